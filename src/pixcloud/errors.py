@@ -1,0 +1,63 @@
+"""Errors that a user can mend: one line that names the file or key, what was expected and what to do.
+
+Every error that bad input can cause is one of these classes; the command line prints the message
+and ends with exit code 2, without a traceback. Anything else that escapes is a fault of ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PixCloudError(Exception):
+    """Base of all errors that the user can mend."""
+
+
+class ConfigError(PixCloudError):
+    """A setting is unknown, of the wrong type or out of range."""
+
+
+class DataError(PixCloudError):
+    """A data set is missing, empty, incomplete or of the wrong shape."""
+
+
+class FileFormatError(DataError):
+    """One file cannot be read as what its name says."""
+
+
+class CheckpointError(PixCloudError):
+    """A run folder or checkpoint is missing, damaged or belongs to another run."""
+
+
+class WeightsError(PixCloudError):
+    """A weight file does not fit the architecture that it is loaded into."""
+
+
+class TrainingError(PixCloudError):
+    """Training cannot go on, for example because the loss is no longer finite."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A clause naming the known name closest to `name`, or all known names if none is close.
+
+    >>> nearest("epoch", ["epochs", "lr"])
+    "the nearest known one is 'epochs'"
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return f"the nearest known one is '{close[0]}'"
+    return "known ones are " + ", ".join(repr(k) for k in known)
+
+
+def some(names: Iterable[object], limit: int = 5) -> str:
+    """The first few of `names`, comma-separated, with a count of the rest.
+
+    >>> some(["a", "b", "c"], limit=2)
+    'a, b and 1 more'
+    """
+    listed = [str(name) for name in names]
+    if len(listed) <= limit:
+        return ", ".join(listed)
+    return ", ".join(listed[:limit]) + f" and {len(listed) - limit} more"
