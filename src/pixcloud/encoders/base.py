@@ -1,0 +1,73 @@
+"""Stage 4, the contract of all point encoders: points (B, N, 3) -> PointFeatures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from pixcloud.types import PointFeatures
+
+
+class PointEncoder(nn.Module):
+    """Base of the point encoders.
+
+    A subclass sets `point_dim` (C, or None where it has no per-point features) and `pooled_dim`
+    (D) and returns both kinds of features from `forward`, so that every protocol is served by the
+    same module. `spec` ({"name", "settings"}) is set by `build_encoder` and rebuilds it.
+    """
+
+    point_dim: int | None
+    pooled_dim: int
+    spec: dict[str, Any]
+
+    def forward(self, points: torch.Tensor) -> PointFeatures:
+        """Points (B, N, 3) to per-point (B, N, C) or None, and pooled (B, D) features."""
+        raise NotImplementedError
+
+    @torch.inference_mode()
+    def embed(self, points: Any, *, normalize: bool = True) -> torch.Tensor:
+        """Pooled features of clouds, in evaluation mode and without gradients.
+
+        Args:
+            points: (B, N, 3) or (N, 3) tensor or array.
+            normalize: centre each cloud and scale it to the unit sphere first, as in training.
+
+        Returns:
+            (B, D), or (D,) for a single cloud, on the encoder's device.
+
+        Raises:
+            ValueError: if the last axis is not 3, or a coordinate is not finite.
+
+        Example:
+            >>> from pixcloud.encoders import build_encoder
+            >>> build_encoder("pointnet").embed(torch.rand(2, 64, 3)).shape
+            torch.Size([2, 1024])
+        """
+        weight = next(self.parameters())
+        clouds = torch.as_tensor(points).to(device=weight.device, dtype=weight.dtype)
+        if clouds.dim() not in (2, 3) or clouds.shape[-1] != 3:
+            raise ValueError(f"points must be (B, N, 3) or (N, 3), got {tuple(clouds.shape)}")
+        if not torch.isfinite(clouds).all():
+            raise ValueError("points hold NaN or infinite coordinates; remove them first")
+        batch = clouds if clouds.dim() == 3 else clouds[None]
+        if normalize:
+            batch = unit_sphere(batch)
+        was_training = self.training
+        self.eval()
+        try:
+            pooled = self(batch).pooled
+        finally:
+            self.train(was_training)
+        return pooled if clouds.dim() == 3 else pooled[0]
+
+
+def unit_sphere(points: torch.Tensor) -> torch.Tensor:
+    """Centre clouds (B, N, 3) on their mean and scale them so that the farthest point has norm 1.
+
+    A cloud whose points all coincide is centred only.
+    """
+    points = points - points.mean(dim=1, keepdim=True)
+    radius = points.norm(dim=-1).amax(dim=1)[:, None, None]
+    return points / torch.where(radius > 0, radius, torch.ones_like(radius))
