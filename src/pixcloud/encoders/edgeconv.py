@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pixcloud.ops.batch_norm import running_statistics, update_running
 from pixcloud.ops.gather_reduce import gather_reduce, in_degree
 from pixcloud.ops.neighbours import knn
 
@@ -51,7 +52,7 @@ class EdgeConv(nn.Module):
         if self.training:
             mean, var = self._batch_statistics(u, v, total, index)
         else:
-            mean, var = _running(self.bn)
+            mean, var = running_statistics(self.bn)
         scale = self.bn.weight * torch.rsqrt(var + self.bn.eps)
         return F.leaky_relu((extreme + v) * scale + (self.bn.bias - mean * scale), 0.2)
 
@@ -70,19 +71,5 @@ class EdgeConv(nn.Module):
         u, v, total = u - mean_u, v - mean_v, total - k * mean_u
         squares = (degree * u.square() + v * (2 * total + k * v)).sum((0, 1))
         mean, var = mean_u + mean_v, (squares / edges).clamp_min(0)
-        _update_running(self.bn, mean.detach(), var.detach() * (edges / max(edges - 1, 1)))
+        update_running(self.bn, mean, var * (edges / max(edges - 1, 1)))
         return mean, var
-
-
-def _running(bn: nn.BatchNorm1d) -> tuple[torch.Tensor, torch.Tensor]:
-    assert bn.running_mean is not None and bn.running_var is not None
-    return bn.running_mean, bn.running_var
-
-
-@torch.no_grad()
-def _update_running(bn: nn.BatchNorm1d, mean: torch.Tensor, unbiased_var: torch.Tensor) -> None:
-    running_mean, running_var = _running(bn)
-    assert bn.momentum is not None and bn.num_batches_tracked is not None
-    bn.num_batches_tracked += 1
-    running_mean.lerp_(mean.to(running_mean.dtype), bn.momentum)
-    running_var.lerp_(unbiased_var.to(running_var.dtype), bn.momentum)

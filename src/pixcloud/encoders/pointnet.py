@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from pixcloud.encoders.base import PointEncoder
+from pixcloud.ops.linear_max import linear_bn_max
 from pixcloud.types import PointFeatures
 
 
@@ -56,7 +57,7 @@ class PointNet(PointEncoder):
             if depth == 0 and self.feature_transform is not None:
                 x = x @ self.feature_transform(x)
             outputs.append(x)
-        return PointFeatures(torch.cat(outputs, dim=-1), self.last(x).amax(dim=1))
+        return PointFeatures(torch.cat(outputs, dim=-1), self.last.maximum(x))
 
 
 class PointwiseLayer(nn.Module):
@@ -70,15 +71,18 @@ class PointwiseLayer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.bn(self.linear(x).flatten(0, 1)).relu_().unflatten(0, x.shape[:2])
 
+    def maximum(self, x: torch.Tensor) -> torch.Tensor:
+        """The maximum of `forward(x)` over the points, (B, N, C) -> (B, C'), without its cost."""
+        return linear_bn_max(x, self.linear.weight, self.bn).relu()
+
 
 class TransformNet(nn.Module):
     """Predicts a C x C matrix per cloud from its points: (B, N, C) -> (B, C, C), near identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.points = nn.Sequential(
-            PointwiseLayer(channels, 64), PointwiseLayer(64, 128), PointwiseLayer(128, 1024)
-        )
+        self.points = nn.Sequential(PointwiseLayer(channels, 64), PointwiseLayer(64, 128))
+        self.last = PointwiseLayer(128, 1024)
         self.cloud = nn.Sequential(
             nn.Linear(1024, 512, bias=False),
             nn.BatchNorm1d(512),
@@ -93,5 +97,5 @@ class TransformNet(nn.Module):
             self.matrix.bias.copy_(torch.eye(channels).flatten())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        pooled = self.cloud(self.points(x).amax(dim=1))
+        pooled = self.cloud(self.last.maximum(self.points(x)))
         return self.matrix(pooled).unflatten(-1, (x.shape[-1], x.shape[-1]))
