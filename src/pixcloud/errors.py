@@ -1,4 +1,4 @@
-"""Errors that a user can mend: one line that names the file or key, what was expected and what to do.
+"""Errors that a user can mend: one line naming the file or key, what was expected, what to do.
 
 Every error that bad input can cause is one of these classes; the command line prints the message
 and ends with exit code 2, without a traceback. Anything else that escapes is a fault of ours.

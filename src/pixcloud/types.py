@@ -58,8 +58,9 @@ class LabelledClouds:
 class PairSample(NamedTuple):
     """A shape and one picture of it with the random numbers of its augmentation, stage 2.
 
-    index: place in the sorted data set; points (N, 3) float32; picture (3, H, W) uint8 RGB
-    composited on white; draws: see `pixcloud.data.views.PairDraws`.
+    index: place in the sorted data set; points (V, N, 3) float32, the points that each of the
+    V = 2 views starts from; picture (3, H, W) uint8 RGB composited on white; draws: name to array,
+    see `pixcloud.data.views.draw_pair`.
     """
 
     index: int
@@ -71,7 +72,7 @@ class PairSample(NamedTuple):
 class PairBatch(NamedTuple):
     """B pairs on their way to the device, stage 3.
 
-    index (B,) int64; points (B, N, 3) float32; pictures (B, 3, H, W) uint8;
+    index (B,) int64; points (B, V, N, 3) float32; pictures (B, 3, H, W) uint8;
     draws: each of `PairSample.draws` with a leading axis B.
     """
 

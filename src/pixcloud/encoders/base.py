@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pixcloud.data.views import unit_sphere
 from pixcloud.types import PointFeatures
 
 
@@ -61,13 +62,3 @@ class PointEncoder(nn.Module):
         finally:
             self.train(was_training)
         return pooled if clouds.dim() == 3 else pooled[0]
-
-
-def unit_sphere(points: torch.Tensor) -> torch.Tensor:
-    """Centre clouds (B, N, 3) on their mean and scale them so that the farthest point has norm 1.
-
-    A cloud whose points all coincide is centred only.
-    """
-    points = points - points.mean(dim=1, keepdim=True)
-    radius = points.norm(dim=-1).amax(dim=1)[:, None, None]
-    return points / torch.where(radius > 0, radius, torch.ones_like(radius))

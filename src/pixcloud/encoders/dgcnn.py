@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -37,7 +38,7 @@ class DGCNN(PointEncoder):
         super().__init__()
         channels = [3, *widths]
         self.convs = nn.ModuleList(
-            EdgeConv(c_in, c_out, k) for c_in, c_out in zip(channels, channels[1:], strict=False)
+            EdgeConv(c_in, c_out, k) for c_in, c_out in itertools.pairwise(channels)
         )
         self.point_dim = sum(widths)
         self.pooled_dim = 2 * embed_dim

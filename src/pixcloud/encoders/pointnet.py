@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -39,7 +40,7 @@ class PointNet(PointEncoder):
         super().__init__()
         channels = [3, *widths]
         self.layers = nn.ModuleList(
-            PointwiseLayer(c_in, c_out) for c_in, c_out in zip(channels, channels[1:], strict=False)
+            PointwiseLayer(c_in, c_out) for c_in, c_out in itertools.pairwise(channels)
         )
         self.last = PointwiseLayer(channels[-1], embed_dim)
         self.input_transform = TransformNet(3) if transforms else None

@@ -1,1 +1,1 @@
-"""Pure tensor functions on clouds, used by the encoders of stage 4; each has a slow twin in tests."""
+"""Stage 4, pure tensor functions on clouds for the encoders; each has a slow twin in the tests."""

@@ -30,9 +30,7 @@ class _GatherReduce(torch.autograd.Function):
         return extreme * sign, total * sign
 
     @staticmethod
-    def backward(
-        ctx: Any, *grads: torch.Tensor
-    ) -> tuple[torch.Tensor | None, None, None]:
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, None, None]:
         grad_extreme, grad_total = grads
         index, where = ctx.saved_tensors
         grad = torch.zeros_like(grad_extreme)

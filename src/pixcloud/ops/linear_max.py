@@ -49,7 +49,7 @@ def linear_bn_max(x: torch.Tensor, weight: torch.Tensor, bn: nn.BatchNorm1d) -> 
 def _linear_statistics(
     x: torch.Tensor, weight: torch.Tensor, bn: nn.BatchNorm1d
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and biased variance (D,) of x W^T over the rows of x (M, C); updates the running ones."""
+    """Mean and biased variance (D,) of x W^T over the rows of x (M, C); updates running ones."""
     count = x.shape[0]
     centre = x.mean(dim=0)
     centred = x - centre

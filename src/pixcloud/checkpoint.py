@@ -1,0 +1,177 @@
+"""Stage 8, checkpoints: the state of a run -> a folder that is whole or absent, and back.
+
+`checkpoints/step-00000120/` holds `model.safetensors`, `optimizer.safetensors`, `state.json` and
+`manifest.json` with the size and SHA-256 of each. It is written under a temporary name, synced to
+disk and renamed, so that a kill at any moment leaves the earlier ones as they were; a damaged one
+is recognised by its manifest and passed over. No pickle is written or read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from pixcloud.atomic import sync_folder
+from pixcloud.errors import CheckpointError
+
+FORMAT = 1
+PREFIX = "step-"
+TEMPORARY = ".saving-"
+
+
+@dataclass(kw_only=True)
+class Checkpoint:
+    """All that a run needs to go on.
+
+    model: state dict of the objective (both encoders and heads); optimizer: state dict of the
+    optimiser; state: JSON values (step, running sums, best validation); generator: state of
+    torch's random generator, (bytes,) uint8.
+    """
+
+    model: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
+    state: dict[str, Any]
+    generator: torch.Tensor
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
+    """Write a checkpoint of step `checkpoint.state["step"]` and remove all but the last `keep`.
+
+    Raises:
+        CheckpointError: if it cannot be written; what was there before stays.
+    """
+    final = folder / f"{PREFIX}{checkpoint.state['step']:08d}"
+    temporary = folder / f"{TEMPORARY}{final.name}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+        temporary.mkdir()
+        _write_parts(temporary, checkpoint)
+        if final.exists():  # left by a run that was continued from before it, or damaged
+            shutil.rmtree(final)
+        os.replace(temporary, final)
+        sync_folder(folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(
+            f"{final}: cannot be written ({error.strerror or error}); make room or mend the "
+            "folder, then go on with --resume true"
+        ) from error
+    for old in checkpoint_folders(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def _write_parts(folder: Path, checkpoint: Checkpoint) -> None:
+    tensors, rest = _split_optimizer(checkpoint.optimizer)
+    parts: dict[str, dict[str, torch.Tensor] | dict[str, Any]] = {
+        "model.safetensors": checkpoint.model,
+        "optimizer.safetensors": {**tensors, "generator": checkpoint.generator},
+        "state.json": {"format": FORMAT, "optimizer": rest, "state": checkpoint.state},
+    }
+    manifest = {}
+    for name, content in parts.items():
+        path = folder / name
+        if name.endswith(".json"):
+            path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        else:
+            save_file({k: v.detach().contiguous().cpu() for k, v in content.items()}, path)
+        manifest[name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    for path in folder.iterdir():
+        with open(path, "rb") as stream:
+            os.fsync(stream.fileno())
+    sync_folder(folder)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint after checking every file against the manifest.
+
+    Raises:
+        CheckpointError: if a file is missing or damaged, or the format is unknown.
+    """
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        for name, expected in manifest.items():
+            part = path / name
+            if part.stat().st_size != expected["bytes"] or _sha256(part) != expected["sha256"]:
+                raise CheckpointError(f"{part}: damaged, it differs from its manifest")
+        parts = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        model = load_file(path / "model.safetensors")
+        tensors = load_file(path / "optimizer.safetensors")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    if parts.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: format {parts.get('format')}, this version reads format {FORMAT}"
+        )
+    generator = tensors.pop("generator")
+    optimizer = _join_optimizer(tensors, parts["optimizer"])
+    return Checkpoint(model=model, optimizer=optimizer, state=parts["state"], generator=generator)
+
+
+def last_good(folder: Path, say: Callable[[str], None] = print) -> Checkpoint | None:
+    """The newest checkpoint that is whole, or None; damaged ones are named through `say`."""
+    for path in reversed(checkpoint_folders(folder)):
+        try:
+            return load_checkpoint(path)
+        except CheckpointError as error:
+            say(f"passing over a damaged checkpoint: {error}")
+    return None
+
+
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """Finished checkpoints, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.is_dir() and p.name.startswith(PREFIX))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a kill during a save left behind."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _split_optimizer(
+    state_dict: dict[str, Any],
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors as "<parameter>.<name>", the rest as JSON values."""
+    tensors: dict[str, torch.Tensor] = {}
+    scalars: dict[str, dict[str, Any]] = {}
+    for parameter, values in state_dict["state"].items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{parameter}.{name}"] = value
+            else:
+                scalars.setdefault(str(parameter), {})[name] = value
+    return tensors, {"scalars": scalars, "param_groups": state_dict["param_groups"]}
+
+
+def _join_optimizer(tensors: dict[str, torch.Tensor], rest: dict[str, Any]) -> dict[str, Any]:
+    state: dict[int, dict[str, Any]] = {}
+    for key, tensor in tensors.items():
+        parameter, name = key.split(".", 1)
+        state.setdefault(int(parameter), {})[name] = tensor
+    for parameter, values in rest["scalars"].items():
+        state.setdefault(int(parameter), {}).update(values)
+    groups = [
+        {k: tuple(v) if k == "betas" else v for k, v in group.items()}
+        for group in rest["param_groups"]
+    ]
+    return {"state": state, "param_groups": groups}
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,398 @@
+"""Settings of pre-training: dataclasses with one default each, recipes, saving and comparing.
+
+The command line, YAML files and Python share these classes. A recipe (a YAML file in
+`pixcloud/recipes/`) is overridden by a config file, and that by flags. Nothing here imports torch,
+so that help is fast.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import yaml
+
+from pixcloud.errors import ConfigError, nearest
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """Where the pairs are and how they are read.
+
+    Args:
+        source: NAME:/path, or a path that is recognised by what lies there; "synthetic" is the
+            embedded data.
+        num_points: points per cloud; of larger clouds every view draws its own subset.
+        picture_size: side of the pictures in pixels, after resizing.
+        unpaired: what to do about clouds without pictures: stop with an error, or skip them.
+        workers: processes that read ahead; 0 reads in the training process, -1 chooses.
+    """
+
+    source: str = "synthetic"
+    num_points: int = 2048
+    picture_size: int = 224
+    unpaired: Literal["error", "skip"] = "error"
+    workers: int = -1
+
+
+@dataclass(kw_only=True)
+class ViewConfig:
+    """Augmentation of clouds and pictures; the defaults are CrossPoint's.
+
+    Args:
+        scale_low: least factor of the random scaling of a cloud.
+        scale_high: greatest factor of it.
+        rotation: rotate about the up axis by up to this angle, in degrees.
+        shift: translate each axis by up to this share of the cloud's extent.
+        jitter: standard deviation of the noise on every coordinate.
+        jitter_clip: largest absolute value of that noise.
+        dropout: up to this share of the points is replaced by the cloud's first point.
+        brightness: factors are drawn from 1 - b to 1 + b.
+        contrast: as for brightness.
+        saturation: as for brightness.
+        flip: probability of mirroring a picture.
+    """
+
+    scale_low: float = 0.5
+    scale_high: float = 2.0
+    rotation: float = 360.0
+    shift: float = 0.5
+    jitter: float = 0.01
+    jitter_clip: float = 0.05
+    dropout: float = 0.875
+    brightness: float = 0.4
+    contrast: float = 0.4
+    saturation: float = 0.4
+    flip: float = 0.5
+
+
+@dataclass(kw_only=True)
+class EncoderConfig:
+    """The point encoder.
+
+    Args:
+        name: a registered encoder: dgcnn or pointnet.
+        settings: its keyword arguments, such as {"k": 15}.
+    """
+
+    name: str = "dgcnn"
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class ImageConfig:
+    """The picture tower.
+
+    Args:
+        name: resnet50, resnet18 or resnet-tiny from scratch, or a vision backbone of transformers
+            by local folder or Hub id.
+        frozen: keep its weights as they are and train only its head.
+    """
+
+    name: str = "resnet50"
+    frozen: bool = False
+
+
+@dataclass(kw_only=True)
+class ObjectiveConfig:
+    """The loss and its projection heads.
+
+    Args:
+        temperature: of both NT-Xent losses.
+        intra_weight: weight of the loss between the two views of a cloud.
+        cross_weight: weight of the loss between clouds and pictures.
+        projection_dim: length of the projections.
+        point_hidden: width of the projection head of clouds.
+        image_hidden: width of the projection head of pictures.
+    """
+
+    temperature: float = 0.1
+    intra_weight: float = 1.0
+    cross_weight: float = 1.0
+    projection_dim: int = 256
+    point_hidden: int = 1024
+    image_hidden: int = 512
+
+
+@dataclass(kw_only=True)
+class OptimConfig:
+    """Optimiser and learning rate.
+
+    Args:
+        name: adam, adamw or sgd.
+        lr: the highest learning rate.
+        weight_decay: as the optimiser defines it (in Adam it is part of the gradient).
+        momentum: of sgd.
+        schedule: cosine to zero, set once per epoch (as published) or at every step; or constant.
+        warmup_epochs: epochs of linear warm-up before it; may be a fraction.
+        clip_norm: largest norm of the whole gradient; 0 does not clip.
+    """
+
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: float = 1e-3
+    weight_decay: float = 1e-6
+    momentum: float = 0.9
+    schedule: Literal["cosine-epoch", "cosine-step", "constant"] = "cosine-epoch"
+    warmup_epochs: float = 0.0
+    clip_norm: float = 0.0
+
+
+@dataclass(kw_only=True)
+class TrainerConfig:
+    """The training loop.
+
+    Args:
+        epochs: passes over the pairs.
+        batch_size: pairs whose projections are compared with each other.
+        accumulate: batches whose gradients are averaged for one step of the optimiser.
+        precision: 32 is fp32 throughout; bf16 is mixed precision with fp32 weights.
+        device: auto, cpu, cuda or mps.
+        threads: threads of the tensor library on the CPU; 0 takes every core. Sums are cut
+            differently for another number, so that equal bits need an equal number.
+        log_every: optimiser steps per line of metrics.jsonl.
+        checkpoint_every: optimiser steps between checkpoints; 0 saves at the end of each epoch.
+        keep_checkpoints: how many of the last checkpoints stay.
+        probe_every: epochs between linear probes; 0 never probes. The best encoder by validation
+            accuracy is then the one that is exported.
+        probe_source: labelled data for that, NAME:/path; only its train split is read. Empty
+            takes the labelled split that lies beside the pairs.
+        progress: show a progress bar.
+    """
+
+    epochs: int = 100
+    batch_size: int = 20
+    accumulate: int = 1
+    precision: Literal["32", "bf16"] = "32"
+    device: str = "auto"
+    threads: int = 0
+    log_every: int = 10
+    checkpoint_every: int = 0
+    keep_checkpoints: int = 2
+    probe_every: int = 0
+    probe_source: str = ""
+    progress: bool = True
+
+
+@dataclass(kw_only=True)
+class PretrainConfig:
+    """Everything that a pre-training run depends on.
+
+    Args:
+        run: the run folder.
+        recipe: named settings under all others: crosspoint (the published ones) or demo.
+        seed: every random draw is a function of it.
+        resume: continue the run from its last good checkpoint; starts it if there is none.
+        data: where the pairs are and how they are read.
+        views: augmentation of clouds and pictures.
+        encoder: the point encoder.
+        image: the picture tower.
+        objective: the loss and its heads.
+        optim: optimiser and learning rate.
+        trainer: the training loop.
+    """
+
+    run: str = "runs/pretrain"
+    recipe: str = ""
+    seed: int = 0
+    resume: bool = False
+    data: DataConfig = field(default_factory=DataConfig)
+    views: ViewConfig = field(default_factory=ViewConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    image: ImageConfig = field(default_factory=ImageConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+
+# What may differ between a run and its resumption, because no result depends on it.
+VOLATILE = (
+    "run",
+    "resume",
+    "data.workers",
+    "trainer.keep_checkpoints",
+    "trainer.checkpoint_every",
+    "trainer.progress",
+)
+
+# key: (lowest, highest, whether the lowest itself is allowed)
+RANGES: dict[str, tuple[float, float, bool]] = {
+    "seed": (0, 2**63 - 1, True),
+    "data.num_points": (1, 1 << 24, True),
+    "data.picture_size": (1, 1 << 14, True),
+    "data.workers": (-1, 1024, True),
+    "views.scale_low": (0, 1e6, False),
+    "views.jitter": (0, 1e6, True),
+    "views.jitter_clip": (0, 1e6, True),
+    "views.dropout": (0, 1, True),
+    "views.shift": (0, 1e6, True),
+    "views.brightness": (0, 1, True),
+    "views.contrast": (0, 1, True),
+    "views.saturation": (0, 1, True),
+    "views.flip": (0, 1, True),
+    "objective.temperature": (0, 1e6, False),
+    "objective.intra_weight": (0, 1e6, True),
+    "objective.cross_weight": (0, 1e6, True),
+    "objective.projection_dim": (1, 1 << 20, True),
+    "objective.point_hidden": (1, 1 << 20, True),
+    "objective.image_hidden": (1, 1 << 20, True),
+    "optim.lr": (0, 1e6, False),
+    "optim.weight_decay": (0, 1e6, True),
+    "optim.momentum": (0, 1, True),
+    "optim.warmup_epochs": (0, 1e6, True),
+    "optim.clip_norm": (0, 1e12, True),
+    "trainer.epochs": (1, 1e9, True),
+    "trainer.batch_size": (2, 1e9, True),
+    "trainer.accumulate": (1, 1e9, True),
+    "trainer.threads": (0, 4096, True),
+    "trainer.log_every": (1, 1e9, True),
+    "trainer.checkpoint_every": (0, 1e12, True),
+    "trainer.keep_checkpoints": (1, 1e9, True),
+    "trainer.probe_every": (0, 1e9, True),
+}
+
+
+def validate(config: PretrainConfig) -> None:
+    """Check every range.
+
+    Raises:
+        ConfigError: naming the key, its value and what is allowed.
+    """
+    flat = flatten(config)
+    for key, (low, high, inclusive) in RANGES.items():
+        value = flat[key]
+        good = (low <= value if inclusive else low < value) and value <= high
+        if not good:
+            bound = "at least" if inclusive else "more than"
+            limit = f" and at most {high:g}" if high <= 4096 else ""
+            raise ConfigError(f"{key} = {value}: it must be {bound} {low:g}{limit}")
+    if flat["views.scale_high"] < flat["views.scale_low"]:
+        raise ConfigError(
+            f"views.scale_high = {flat['views.scale_high']} is below views.scale_low = "
+            f"{flat['views.scale_low']}; set it to at least that"
+        )
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("pixcloud") / "recipes"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name[-5:] == ".yaml")
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """The nested settings of a recipe.
+
+    Raises:
+        ConfigError: for an unknown name.
+    """
+    if name not in recipe_names():
+        raise ConfigError(f"unknown recipe '{name}': {nearest(name, recipe_names())}")
+    text = (resources.files("pixcloud") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    return {**yaml.safe_load(text), "recipe": name}
+
+
+def from_dict(cls: type[Any], values: dict[str, Any], prefix: str = "") -> Any:
+    """A config dataclass from nested plain values.
+
+    Raises:
+        ConfigError: for an unknown key; the nearest known one is named.
+
+    Example:
+        >>> from_dict(PretrainConfig, {"trainer": {"epochs": 3}}).trainer.epochs
+        3
+    """
+    hints = get_type_hints(cls)
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in hints:
+            raise ConfigError(f"unknown setting '{prefix}{key}': {nearest(key, hints)}")
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, dict):
+                raise ConfigError(f"setting '{prefix}{key}' holds settings of its own, not {value}")
+            value = from_dict(hints[key], value, f"{prefix}{key}.")  # type: ignore[arg-type]
+        arguments[key] = value
+    return cls(**arguments)
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings with those of `over` on top; an encoder of another name drops `settings`.
+
+    >>> merge({"a": {"x": 1, "y": 2}}, {"a": {"y": 3}})
+    {'a': {'x': 1, 'y': 3}}
+    """
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both and key != "settings" else value
+    return merged
+
+
+def pretrain_config(recipe: str = "", **overrides: Any) -> PretrainConfig:
+    """A config from a recipe and nested overrides, as the command line makes it.
+
+    Raises:
+        ConfigError: for an unknown recipe or key, or a value out of range.
+
+    Example:
+        >>> pretrain_config("crosspoint", trainer={"epochs": 2}).trainer.epochs
+        2
+    """
+    values = merge(dataclasses.asdict(PretrainConfig()), read_recipe(recipe) if recipe else {})
+    config: PretrainConfig = from_dict(PretrainConfig, merge(values, overrides))
+    validate(config)
+    return config
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """Dotted keys of a config dataclass to its values; dictionaries stay whole.
+
+    >>> flatten(PretrainConfig())["optim.lr"]
+    0.001
+    """
+    flat: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            flat.update({f"{item.name}.{k}": v for k, v in flatten(value).items()})
+        else:
+            flat[item.name] = value
+    return flat
+
+
+def save_config(config: Any, path: Path) -> None:
+    """Write a config as YAML, whole or not at all."""
+    from pixcloud.atomic import write_text
+
+    write_text(path, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+
+
+def load_config(path: Path) -> PretrainConfig:
+    """Read a config that `save_config` wrote.
+
+    Raises:
+        ConfigError: if it is no YAML, or holds an unknown key.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as settings ({error})") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected settings, one 'key: value' per line")
+    try:
+        config: PretrainConfig = from_dict(PretrainConfig, values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    validate(config)
+    return config
+
+
+def differences(saved: Any, now: Any) -> list[str]:
+    """Settings that differ and that results depend on, as "key: saved value, now value"."""
+    old, new = flatten(saved), flatten(now)
+    return [
+        f"{key}: {old[key]!r} in the run, {new[key]!r} now"
+        for key in old
+        if key not in VOLATILE and old[key] != new[key]
+    ]

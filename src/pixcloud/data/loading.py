@@ -1,0 +1,168 @@
+"""Stage 3, loading: pairs on disk -> PairBatch, in an order that (seed, epoch) alone decides."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pixcloud.config import DataConfig, ViewConfig
+from pixcloud.data.files import read_cloud, read_picture
+from pixcloud.data.shapenet import Pair
+from pixcloud.data.views import draw_pair
+from pixcloud.errors import ConfigError, FileFormatError
+from pixcloud.signals import ignore_interrupts
+from pixcloud.types import PairBatch, PairSample
+
+# Stream of `pixcloud.data.views.generator` for the order of an epoch; no sample has this index.
+ORDER_STREAM = 2**32
+
+
+class PairDataset(Dataset[PairSample]):
+    """Reads the sample (epoch, index): the cloud once, one picture once.
+
+    Args:
+        pairs: sorted.
+        data: sizes.
+        views: ranges of the augmentation.
+        seed: of the run.
+    """
+
+    def __init__(self, pairs: list[Pair], data: DataConfig, views: ViewConfig, seed: int) -> None:
+        self.pairs = pairs
+        self.data = data
+        self.views = views
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, key: tuple[int, int]) -> PairSample:
+        epoch, index = key
+        pair = self.pairs[index]
+        stored = read_cloud(Path(pair.cloud)).points
+        if len(stored) < self.data.num_points:
+            raise FileFormatError(
+                f"{pair.cloud}: {len(stored)} points, and data.num_points asks for "
+                f"{self.data.num_points}; lower it to {len(stored)} or give larger clouds"
+            )
+        draws = draw_pair(
+            self.views,
+            seed=self.seed,
+            epoch=epoch,
+            index=index,
+            stored_points=len(stored),
+            num_points=self.data.num_points,
+            pictures=len(pair.pictures),
+        )
+        name = pair.pictures[int(draws.pop("choice"))]
+        picture = read_picture(Path(pair.folder) / name, size=self.data.picture_size)
+        return PairSample(index, stored[draws.pop("subset")], picture, draws)
+
+
+class PairOrder(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, index) from `start_batch` of the whole run to its end.
+
+    Each epoch is a permutation of its own; what does not fill a batch at its end is left out of
+    that epoch. One iterator runs through all epochs, so that reading ahead does not stop between.
+
+    Args:
+        size: pairs in the data set.
+        batch_size: B.
+        accumulate: batches per step of the optimiser; an epoch has whole steps only.
+        epochs: passes.
+        seed: of the run.
+        start_batch: batches of the run that are done already.
+
+    Raises:
+        ConfigError: if the data set does not fill one batch.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        epochs: int,
+        seed: int,
+        *,
+        accumulate: int = 1,
+        start_batch: int = 0,
+    ) -> None:
+        if size < batch_size * accumulate:
+            raise ConfigError(
+                f"too few samples for a batch: {size} pairs, and trainer.batch_size x "
+                f"trainer.accumulate = {batch_size} x {accumulate}; set the batch size to at most "
+                f"{size // accumulate} or give more pairs"
+            )
+        self.size, self.batch_size, self.epochs, self.seed = size, batch_size, epochs, seed
+        self.start_batch = start_batch
+        self.batches_per_epoch = size // (batch_size * accumulate) * accumulate
+
+    def __len__(self) -> int:
+        return self.batches_per_epoch * self.epochs - self.start_batch
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        first_epoch, skip = divmod(self.start_batch, self.batches_per_epoch)
+        for epoch in range(first_epoch, self.epochs):
+            order = epoch_order(self.seed, epoch, self.size)
+            for batch in range(skip, self.batches_per_epoch):
+                part = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+                yield [(epoch, int(index)) for index in part]
+            skip = 0
+
+
+def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
+    """The permutation (size,) of one epoch: a function of (seed, epoch, size) alone."""
+    sequence = np.random.SeedSequence((seed, epoch, ORDER_STREAM))
+    return np.random.Generator(np.random.Philox(sequence)).permutation(size)
+
+
+def collate_pairs(samples: list[PairSample]) -> PairBatch:
+    """Stack samples along a new leading axis B."""
+    draws = {
+        name: torch.from_numpy(np.stack([sample.draws[name] for sample in samples]))
+        for name in samples[0].draws
+    }
+    return PairBatch(
+        index=torch.tensor([sample.index for sample in samples]),
+        points=torch.from_numpy(np.stack([sample.points for sample in samples])),
+        pictures=torch.from_numpy(np.stack([sample.picture for sample in samples])),
+        draws=draws,
+    )
+
+
+def to_device(batch: PairBatch, device: torch.device) -> PairBatch:
+    """The batch on `device`."""
+    move = {"device": device, "non_blocking": True}
+    return PairBatch(
+        batch.index,
+        batch.points.to(**move),  # type: ignore[call-overload]
+        batch.pictures.to(**move),  # type: ignore[call-overload]
+        {name: draw.to(**move) for name, draw in batch.draws.items()},  # type: ignore[call-overload]
+    )
+
+
+def resolve_workers(workers: int) -> int:
+    """Reading processes: -1 becomes one per core but one, at least 1 and at most 8."""
+    if workers >= 0:
+        return workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(max((cores or 1) - 1, 1), 8)
+
+
+def pair_loader(dataset: PairDataset, order: PairOrder, workers: int) -> DataLoader[PairBatch]:
+    """A loader over the rest of the run; the batches do not depend on `workers`."""
+    workers = resolve_workers(workers)
+    return DataLoader(
+        dataset,  # type: ignore[arg-type]
+        batch_sampler=order,  # type: ignore[arg-type]
+        collate_fn=collate_pairs,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=ignore_interrupts,
+    )

@@ -1,0 +1,100 @@
+"""Stage 2, sources: NAME:/path -> pairs or labelled clouds; a bare path is recognised.
+
+To add a data set, write its reader and put one line into a table below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pixcloud.data import shapenet
+from pixcloud.errors import ConfigError, DataError, nearest
+from pixcloud.types import LabelledClouds
+
+
+def _modelnet(root: Path, split: str) -> LabelledClouds:
+    from pixcloud.data.modelnet import read_modelnet
+
+    return read_modelnet(root, split)
+
+
+# What lies below the root of a source, which tells a bare path apart.
+PAIR_READERS: dict[str, tuple[Callable[[Path], shapenet.PairIndex], tuple[str, ...]]] = {
+    "pairs": (shapenet.read_crosspoint_tree, ("ShapeNet", "ShapeNetRendering")),
+    "shapenet55": (shapenet.read_shapenet55, ("shapenet_pc", "ShapeNet-55")),
+}
+LABELLED_READERS: dict[str, tuple[Callable[[Path, str], LabelledClouds], tuple[str, ...]]] = {
+    "modelnet40": (_modelnet, ("modelnet40_ply_hdf5_2048", "modelnet40_hdf5_2048", "*_train0.h5")),
+}
+SYNTHETIC = "synthetic"
+
+
+def parse_source(source: str, key: str = "data.source") -> tuple[str, Path]:
+    """Split NAME:/path into its name ("" for a bare path) and an absolute path without ~.
+
+    The embedded data is made on first use; its name becomes that of a bare path.
+
+    Raises:
+        ConfigError: for an unknown name.
+        DataError: if the path does not exist.
+    """
+    if source == SYNTHETIC:
+        from pixcloud.data.synthetic import ensure_synthetic
+
+        return "", ensure_synthetic()
+    name, colon, rest = source.partition(":")
+    if not colon or len(name) == 1:  # a drive letter is no name
+        name, rest = "", source
+    known = {*PAIR_READERS, *LABELLED_READERS}
+    if name and name not in known:
+        raise ConfigError(f"{key}: unknown data set '{name}': {nearest(name, {*known, SYNTHETIC})}")
+    root = Path(rest).expanduser().absolute()
+    if not rest or not root.exists():
+        raise DataError(
+            f"{key} = {source}: {root} does not exist; give NAME:/path with NAME one of "
+            f"{', '.join(sorted(known))}, or '{SYNTHETIC}'"
+        )
+    return name, root
+
+
+def open_pairs(source: str, unpaired: str = "error") -> list[shapenet.Pair]:
+    """The pairs of a source, sorted.
+
+    Raises:
+        ConfigError: if the source is no set of pairs.
+        DataError: if it is missing or incomplete.
+    """
+    name, root = parse_source(source)
+    if not name:
+        name = _recognise(root, {n: marks for n, (_, marks) in PAIR_READERS.items()}, "pairs")
+    if name not in PAIR_READERS:
+        raise ConfigError(f"data.source: '{name}' holds no pairs; {nearest(name, PAIR_READERS)}")
+    return shapenet.complete_pairs(PAIR_READERS[name][0](root), unpaired)
+
+
+def open_labelled(source: str, split: str, key: str = "data.source") -> LabelledClouds:
+    """One split of a labelled source.
+
+    Raises:
+        ConfigError: if the source has no labels.
+        DataError: if it is missing or incomplete.
+    """
+    name, root = parse_source(source, key)
+    if not name:
+        markers = {n: marks for n, (_, marks) in LABELLED_READERS.items()}
+        name = _recognise(root, markers, "modelnet40")
+    if name not in LABELLED_READERS:
+        raise ConfigError(f"{key}: '{name}' has no labels; {nearest(name, LABELLED_READERS)}")
+    clouds = LABELLED_READERS[name][0](root, split)
+    if source == SYNTHETIC:
+        clouds.name = SYNTHETIC
+    return clouds
+
+
+def _recognise(root: Path, markers: dict[str, tuple[str, ...]], default: str) -> str:
+    """The name whose marks lie below `root`; the default's reader then says what it expected."""
+    for name, marks in markers.items():
+        if any(next(root.glob(mark), None) for mark in marks):
+            return name
+    return default

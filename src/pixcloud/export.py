@@ -1,0 +1,217 @@
+"""Stage 8, encoders on disk: an encoder <-> a folder of safetensors and `config.json`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pixcloud._version import __version__
+from pixcloud.atomic import sync_folder, write_text
+from pixcloud.encoders import PointEncoder, build_encoder
+from pixcloud.errors import ConfigError, WeightsError, some
+from pixcloud.heads import ProjectionHead
+
+FORMAT = 1
+WEIGHTS = "encoder.safetensors"
+HEAD = "projection.safetensors"
+CONFIG = "config.json"
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of a module's state dict, in sorted order."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        array = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {array.dtype} {tuple(array.shape)};".encode())
+        digest.update(array.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_encoder(
+    folder: Path,
+    encoder: PointEncoder,
+    head: ProjectionHead | None = None,
+    origin: dict[str, Any] | None = None,
+) -> None:
+    """Write an encoder (and its projection head) as a folder, whole or not at all.
+
+    Args:
+        folder: is replaced if it exists.
+        encoder: made by `build_encoder`.
+        head: projection head of the clouds, for protocols that compare projections.
+        origin: where the weights come from; JSON values, free of times.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        save_file(_tensors(encoder), temporary / WEIGHTS)
+        if head is not None:
+            save_file(_tensors(head), temporary / HEAD)
+        meta = {
+            "format": FORMAT,
+            "encoder": encoder.spec,
+            "point_dim": encoder.point_dim,
+            "pooled_dim": encoder.pooled_dim,
+            "weights_sha256": weights_sha256(encoder),
+            "origin": origin or {},
+            "pixcloud_version": __version__,
+        }
+        write_text(temporary / CONFIG, json.dumps(meta, indent=1) + "\n")
+        for path in temporary.iterdir():
+            with open(path, "rb") as stream:
+                os.fsync(stream.fileno())
+        sync_folder(temporary)
+        # A folder cannot be replaced in one step; the old one steps aside for a moment.
+        aside = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+        shutil.rmtree(aside, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, aside)
+        os.replace(temporary, folder)
+        shutil.rmtree(aside, ignore_errors=True)
+        sync_folder(folder.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
+
+
+def load_encoder(source: str | Path) -> PointEncoder:
+    """A pre-trained point encoder, in evaluation mode, on the CPU.
+
+    Args:
+        source: a run folder, a folder that `save_encoder` or `pixcloud import` wrote, or a
+            Hugging Face Hub id such as "someone/dgcnn-shapenet".
+
+    Raises:
+        WeightsError: if nothing is there, or the weights do not fit the architecture exactly.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp()) / "encoder"
+        >>> save_encoder(folder, build_encoder("pointnet", embed_dim=32))
+        >>> load_encoder(folder).embed(torch.rand(5, 64, 3)).shape
+        torch.Size([5, 32])
+    """
+    folder = find_encoder(source)
+    meta = read_meta(folder)
+    try:
+        spec = meta["encoder"]
+        encoder = build_encoder(spec["name"], **spec["settings"])
+    except (KeyError, TypeError, ConfigError) as error:
+        raise WeightsError(f"{folder / CONFIG}: names no encoder known here ({error})") from error
+    load_strictly(encoder, _read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
+    if meta.get("weights_sha256") not in (None, weights_sha256(encoder)):
+        raise WeightsError(f"{folder / WEIGHTS}: not the weights that {CONFIG} beside it describes")
+    return encoder.eval()
+
+
+def load_head(source: str | Path) -> ProjectionHead:
+    """The projection head that was saved beside an encoder.
+
+    Raises:
+        WeightsError: if there is none.
+    """
+    path = find_encoder(source) / HEAD
+    if not path.is_file():
+        raise WeightsError(f"{path}: missing; this encoder was saved without its projection head")
+    tensors = _read_tensors(path)
+    try:
+        hidden, pooled = tensors["0.weight"].shape
+        head = ProjectionHead(pooled, hidden, len(tensors["3.weight"]), bias="0.bias" in tensors)
+    except (KeyError, ValueError) as error:
+        raise WeightsError(f"{path}: not a projection head ({error})") from error
+    load_strictly(head, tensors, str(path))
+    return head.eval()
+
+
+def load_strictly(module: nn.Module, tensors: dict[str, torch.Tensor], origin: str) -> None:
+    """Load a state dict whose names and shapes must be exactly the module's.
+
+    Raises:
+        WeightsError: naming what is missing, left over or of another shape.
+    """
+    own = module.state_dict()
+    problems = []
+    if missing := sorted(set(own) - set(tensors)):
+        problems.append(f"missing: {some(missing)}")
+    if extra := sorted(set(tensors) - set(own)):
+        problems.append(f"not known here: {some(extra)}")
+    wrong = [
+        f"{name} {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in sorted(set(own) & set(tensors))
+        if own[name].shape != tensors[name].shape
+    ]
+    if wrong:
+        problems.append(f"of another shape: {some(wrong)}")
+    if problems:
+        raise WeightsError(f"{origin}: does not fit {type(module).__name__}; {'; '.join(problems)}")
+    module.load_state_dict(tensors)
+
+
+def find_encoder(source: str | Path) -> Path:
+    """The folder that holds `config.json` and the weights.
+
+    Raises:
+        WeightsError: if there is none.
+    """
+    path = Path(source).expanduser()
+    for folder in (path, path / "encoder"):
+        if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+            return folder
+    if path.exists():
+        raise WeightsError(
+            f"{path}: no encoder there; expected {CONFIG} and {WEIGHTS} in it or in encoder/ below "
+            "(a run writes them when it ends)"
+        )
+    name = str(source)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return _download(name)
+    raise WeightsError(f"{path}: no such folder; give a run, an exported encoder or a Hub id")
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+    except (OSError, ValueError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as e:
+        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        raise WeightsError(
+            f"{name}: neither a folder here nor reachable on the Hugging Face Hub ({reason})"
+        ) from e
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """The JSON description of a saved encoder.
+
+    Raises:
+        WeightsError: if it is damaged or of another format.
+    """
+    try:
+        meta = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{folder / CONFIG}: cannot be read ({error})") from error
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        raise WeightsError(f"{folder / CONFIG}: not an encoder of format {FORMAT}")
+    return meta
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: cannot be read as safetensors ({error})") from error

@@ -1,0 +1,35 @@
+"""Stage 7, probes during training: an encoder -> validation accuracy, never from a test split."""
+
+from __future__ import annotations
+
+from pixcloud.config import PretrainConfig
+from pixcloud.data.sources import open_labelled
+from pixcloud.encoders import PointEncoder
+
+
+class Selection:
+    """Linear probe every few epochs on a validation part that is carved from the train split.
+
+    The labelled data are read here once, so that a mistake in their source shows before training.
+
+    Args:
+        config: of the run; `trainer.probe_every` 0 makes this do nothing.
+    """
+
+    def __init__(self, config: PretrainConfig) -> None:
+        self.every = config.trainer.probe_every
+        self.epochs = config.trainer.epochs
+        if self.every:
+            source = config.trainer.probe_source or config.data.source
+            self.train = open_labelled(source, "train", key="trainer.probe_source")
+
+    def probe(self, encoder: PointEncoder, epoch: int) -> float | None:
+        """Validation accuracy in [0, 1], or None if it is not time; the last epoch always is."""
+        if not self.every or ((epoch + 1) % self.every and epoch + 1 != self.epochs):
+            return None
+        from pixcloud.evaluate.probe import validation_accuracy
+        from pixcloud.evaluate.settings import ProbeSettings
+
+        points = self.train.points.shape[1]
+        settings = ProbeSettings(num_points=min(1024, points))
+        return float(validation_accuracy(encoder, self.train, settings))
