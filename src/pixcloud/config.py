@@ -311,7 +311,7 @@ def from_dict(cls: type[Any], values: dict[str, Any], prefix: str = "") -> Any:
         if dataclasses.is_dataclass(hints[key]):
             if not isinstance(value, dict):
                 raise ConfigError(f"setting '{prefix}{key}' holds settings of its own, not {value}")
-            value = from_dict(hints[key], value, f"{prefix}{key}.")  # type: ignore[arg-type]
+            value = from_dict(hints[key], value, f"{prefix}{key}.")
         arguments[key] = value
     return cls(**arguments)
 

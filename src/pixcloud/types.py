@@ -58,12 +58,12 @@ class LabelledClouds:
 class PairSample(NamedTuple):
     """A shape and one picture of it with the random numbers of its augmentation, stage 2.
 
-    index: place in the sorted data set; points (V, N, 3) float32, the points that each of the
+    sample_index: place in the sorted data set; points (V, N, 3) float32, the points that each of the
     V = 2 views starts from; picture (3, H, W) uint8 RGB composited on white; draws: name to array,
     see `pixcloud.data.views.draw_pair`.
     """
 
-    index: int
+    sample_index: int
     points: np.ndarray
     picture: np.ndarray
     draws: dict[str, np.ndarray]
@@ -72,11 +72,11 @@ class PairSample(NamedTuple):
 class PairBatch(NamedTuple):
     """B pairs on their way to the device, stage 3.
 
-    index (B,) int64; points (B, V, N, 3) float32; pictures (B, 3, H, W) uint8;
+    sample_index (B,) int64; points (B, V, N, 3) float32; pictures (B, 3, H, W) uint8;
     draws: each of `PairSample.draws` with a leading axis B.
     """
 
-    index: torch.Tensor
+    sample_index: torch.Tensor
     points: torch.Tensor
     pictures: torch.Tensor
     draws: dict[str, torch.Tensor]

@@ -128,7 +128,7 @@ def collate_pairs(samples: list[PairSample]) -> PairBatch:
         for name in samples[0].draws
     }
     return PairBatch(
-        index=torch.tensor([sample.index for sample in samples]),
+        sample_index=torch.tensor([sample.sample_index for sample in samples]),
         points=torch.from_numpy(np.stack([sample.points for sample in samples])),
         pictures=torch.from_numpy(np.stack([sample.picture for sample in samples])),
         draws=draws,
@@ -139,7 +139,7 @@ def to_device(batch: PairBatch, device: torch.device) -> PairBatch:
     """The batch on `device`."""
     move = {"device": device, "non_blocking": True}
     return PairBatch(
-        batch.index,
+        batch.sample_index,
         batch.points.to(**move),  # type: ignore[call-overload]
         batch.pictures.to(**move),  # type: ignore[call-overload]
         {name: draw.to(**move) for name, draw in batch.draws.items()},  # type: ignore[call-overload]
@@ -159,7 +159,7 @@ def pair_loader(dataset: PairDataset, order: PairOrder, workers: int) -> DataLoa
     workers = resolve_workers(workers)
     return DataLoader(
         dataset,  # type: ignore[arg-type]
-        batch_sampler=order,  # type: ignore[arg-type]
+        batch_sampler=order,
         collate_fn=collate_pairs,
         num_workers=workers,
         prefetch_factor=4 if workers else None,

@@ -67,7 +67,7 @@ def open_pairs(source: str, unpaired: str = "error") -> list[shapenet.Pair]:
     """
     name, root = parse_source(source)
     if not name:
-        name = _recognise(root, {n: marks for n, (_, marks) in PAIR_READERS.items()}, "pairs")
+        name = recognise(root, {n: marks for n, (_, marks) in PAIR_READERS.items()}, "pairs")
     if name not in PAIR_READERS:
         raise ConfigError(f"data.source: '{name}' holds no pairs; {nearest(name, PAIR_READERS)}")
     return shapenet.complete_pairs(PAIR_READERS[name][0](root), unpaired)
@@ -83,7 +83,7 @@ def open_labelled(source: str, split: str, key: str = "data.source") -> Labelled
     name, root = parse_source(source, key)
     if not name:
         markers = {n: marks for n, (_, marks) in LABELLED_READERS.items()}
-        name = _recognise(root, markers, "modelnet40")
+        name = recognise(root, markers, "modelnet40")
     if name not in LABELLED_READERS:
         raise ConfigError(f"{key}: '{name}' has no labels; {nearest(name, LABELLED_READERS)}")
     clouds = LABELLED_READERS[name][0](root, split)
@@ -92,7 +92,7 @@ def open_labelled(source: str, split: str, key: str = "data.source") -> Labelled
     return clouds
 
 
-def _recognise(root: Path, markers: dict[str, tuple[str, ...]], default: str) -> str:
+def recognise(root: Path, markers: dict[str, tuple[str, ...]], default: str) -> str:
     """The name whose marks lie below `root`; the default's reader then says what it expected."""
     for name, marks in markers.items():
         if any(next(root.glob(mark), None) for mark in marks):

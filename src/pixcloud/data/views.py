@@ -74,11 +74,11 @@ def draw_pair(
     ]
     draws = {name: np.stack([view[name] for view in views]) for name in views[0]}
     rng = generator(seed, epoch, index, PICTURE_STREAM)
-    draws["choice"] = rng.integers(pictures)
+    draws["choice"] = np.asarray(rng.integers(pictures))
     spread = np.array([config.brightness, config.contrast, config.saturation])
     draws["factors"] = rng.uniform(1 - spread, 1 + spread).astype(np.float32)
-    draws["order"] = rng.integers(len(JITTER_ORDERS))
-    draws["flip"] = np.bool_(rng.random() < config.flip)
+    draws["order"] = np.asarray(rng.integers(len(JITTER_ORDERS)))
+    draws["flip"] = np.asarray(rng.random() < config.flip)
     return draws
 
 

@@ -64,7 +64,7 @@ def gather_reduce(
         >>> extreme.flatten().tolist(), total.flatten().tolist()
         ([4.0, 4.0, 2.0], [5.0, 6.0, 3.0])
     """
-    return _GatherReduce.apply(u, index, sign)  # type: ignore[no-any-return]
+    return _GatherReduce.apply(u, index, sign)
 
 
 def in_degree(index: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

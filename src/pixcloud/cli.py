@@ -1,0 +1,296 @@
+"""The command line: parse, call one public function, turn its outcome into an exit code.
+
+Options come from the config dataclasses and signatures of the functions that they call. Help needs
+only this file; a command's own libraries are imported when it runs. Exit codes: 0 done, 1 a fault
+of ours, 2 something that the user can mend, 128 + n stopped by signal n after saving.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pixcloud._version import __version__
+from pixcloud.errors import ConfigError, PixCloudError, nearest
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+
+# Options of the command line itself, not of the function that it calls.
+EXTRAS = ("config", "print_config")
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a command does, where its options are described and which function does the job.
+
+    options: "module:name" of a config dataclass, or empty where the function's own signature has
+    them. layered: whether recipes and config files apply.
+    """
+
+    job: str
+    function: str
+    options: str = ""
+    layered: bool = False
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command(
+        "the whole journey on the embedded data: pairs, pre-training, probe, table, page",
+        "pixcloud.demo:demo",
+    ),
+    "pretrain": Command(
+        "pre-train an encoder on pairs of clouds and pictures",
+        "pixcloud.trainer:pretrain",
+        "pixcloud.config:PretrainConfig",
+        layered=True,
+    ),
+    "probe": Command(
+        "linear SVM on frozen features: what an encoder is worth",
+        "pixcloud.evaluate.command:probe",
+        "pixcloud.evaluate.settings:ProbeConfig",
+    ),
+    "report": Command("a run, or several side by side, as one page", "pixcloud.report.page:report"),
+    "data make": Command("meshes to pairs and a labelled split", "pixcloud.data.make:make_pairs"),
+    "data check": Command(
+        "what is on disk against what should be", "pixcloud.data.check:check_source"
+    ),
+    "import crosspoint": Command(
+        "weights of the original CrossPoint DGCNN", "pixcloud.import_weights:import_crosspoint"
+    ),
+    "doctor": Command("what this machine can do", "pixcloud.doctor:doctor"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code.
+
+    Example:
+        >>> main(["--version"])  # doctest: +ELLIPSIS
+        pixcloud ...
+        0
+    """
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(argv)
+    except PixCloudError as error:
+        return _fail(str(error))
+    except BrokenPipeError:  # the reader of our output has gone, as in `pixcloud ... | head`
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        sys.stderr.write("pixcloud: interrupted\n")
+        return 130
+    except Exception as error:
+        exit_code = getattr(error, "exit_code", None)  # pixcloud.signals.Interrupted
+        if exit_code is None:
+            raise
+        sys.stderr.write(f"pixcloud: {error}\n")
+        return int(exit_code)
+
+
+def _fail(message: str) -> int:
+    line = " ".join(part.strip() for part in message.splitlines() if part.strip())
+    sys.stderr.write(f"pixcloud: error: {line}\n")
+    return 2
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        sys.stdout.write(overview())
+        return 0
+    if argv[0] in ("-V", "--version"):
+        sys.stdout.write(f"pixcloud {__version__}\n")
+        return 0
+    words = 2 if any(name.startswith(f"{argv[0]} ") for name in COMMANDS) else 1
+    name = " ".join(argv[:words])
+    if words == 2 and (len(argv) < 2 or argv[1] in ("-h", "--help")):
+        sys.stdout.write(overview(argv[0]))
+        return 0
+    if name not in COMMANDS:
+        raise ConfigError(f"unknown command '{name}': {nearest(name, COMMANDS)}; see pixcloud -h")
+    return _run(name, COMMANDS[name], argv[words:])
+
+
+def overview(group: str = "") -> str:
+    """The list of commands, or of those that begin with `group`."""
+    names = [n for n in COMMANDS if n == group or n.startswith(f"{group} ") or not group]
+    width = max(map(len, names))
+    lines = [
+        f"pixcloud {__version__}: 3D point-cloud encoders learned without labels,",
+        "from shapes and pictures of them",
+        "",
+        "usage: pixcloud COMMAND [options]      pixcloud COMMAND --help      pixcloud --version",
+        "",
+        *(f"  {name:<{width}}  {COMMANDS[name].job}" for name in names),
+        "",
+        "start here: pixcloud demo",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _load(target: str) -> Any:
+    module, name = target.split(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _run(name: str, command: Command, argv: list[str]) -> int:
+    options = _load(command.options or command.function)
+    parser = _parser(name, command, options)
+    if "-h" in argv or "--help" in argv:
+        parser.print_help()
+        return 0
+    if command.layered:
+        argv = _apply_layers(parser, options, argv)
+    show = "--print_config" in argv
+    namespace = _parse(parser, [a for a in argv if a != "--print_config"])
+    values = parser.instantiate(namespace)
+    fields = {key: values[key] for key in vars(namespace) if key not in EXTRAS}
+    if inspect.isclass(options):
+        config = options(**fields)
+        if show:
+            import yaml
+
+            sys.stdout.write(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+            return 0
+        result = _load(command.function)(config)
+    else:
+        result = options(**fields)
+    if hasattr(result, "__rich__") or hasattr(result, "__rich_console__"):
+        from rich.console import Console
+
+        Console(soft_wrap=True).print(result)
+    elif isinstance(result, str):
+        sys.stdout.write(result + "\n")
+    return 0
+
+
+def _parser(name: str, command: Command, options: Any) -> ArgumentParser:
+    import jsonargparse
+
+    parser = jsonargparse.ArgumentParser(
+        prog=f"pixcloud {name}",
+        description=command.job,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    if inspect.isclass(options):
+        parser.add_class_arguments(options, as_positional=True)
+    else:
+        parser.add_function_arguments(options, as_positional=True)
+    if command.layered:
+        parser.add_argument("--config", help="YAML file of settings, over the recipe's")
+        parser.add_argument("--print_config", action="store_true", help="print all settings")
+    return parser
+
+
+def _parse(parser: ArgumentParser, argv: list[str]) -> Any:
+    known = [
+        key for key in dict(parser.get_defaults(skip_validation=True).items()) if key not in EXTRAS
+    ]
+    for word in argv:
+        if word.startswith("--") and not _is_known(key := word[2:].split("=")[0], known):
+            raise ConfigError(f"unknown option '--{key}': {nearest(key, known)}")
+    try:
+        return parser.parse_args(argv)
+    except Exception as error:
+        raise ConfigError(_plain(str(error), parser.prog)) from error
+
+
+def _is_known(key: str, known: list[str]) -> bool:
+    # Below a dictionary (encoder.settings.k) any key may stand; its owner checks it.
+    return key in EXTRAS or any(
+        key == name or key.startswith(f"{name}.") or name.startswith(f"{key}.") for name in known
+    )
+
+
+def _plain(message: str, program: str) -> str:
+    """jsonargparse's message in one line of the reader's words."""
+    message = " ".join(message.split())
+    message = re.sub(r'Parser key "([^"]+)":', r"--\1:", message)
+    message = re.sub(r"Expected a <class '(\w+)'>\.", r"expected \1,", message)
+    message = re.sub(r"Expected a typing\.Literal\[([^\]]+)\]\.", r"expected one of \1,", message)
+    message = message.replace("Got value:", "got")
+    return f"{message}; see {program} --help"
+
+
+def _apply_layers(parser: ArgumentParser, options: Any, argv: list[str]) -> list[str]:
+    """Make recipe, config file and the settings of a run to resume the parser's defaults.
+
+    Returns the arguments without --config.
+    """
+    from pixcloud.config import merge, read_recipe
+
+    argv, path = _take(argv, "config")
+    _, recipe = _take(argv, "recipe")
+    _, resume = _take(argv, "resume")
+    _, run = _take(argv, "run")
+    over = _read_yaml(Path(path)) if path else {}
+    run = run or str(over.get("run", options().run))
+    saved = Path(run) / "config.yaml"
+    if resume == "true" and saved.is_file():
+        base = _read_yaml(saved)
+    else:
+        recipe = recipe or str(over.get("recipe") or "")
+        base = read_recipe(recipe) if recipe else {}
+    layers = merge(base, over)
+    _, encoder = _take(argv, "encoder.name")
+    if encoder and encoder != layers.get("encoder", {}).get("name"):
+        # Settings of one encoder mean nothing to another.
+        layers.setdefault("encoder", {})["settings"] = {}
+    _check_keys(options, layers, path or recipe or str(saved))
+    try:
+        defaults = parser.parse_object(layers)
+    except Exception as error:
+        message = _plain(str(error), parser.prog).replace("--", "", 1)
+        raise ConfigError(f"{path or recipe}: {message}") from error
+    parser.set_defaults({k: v for k, v in vars(defaults.clone()).items() if k in layers})
+    return argv
+
+
+def _take(argv: list[str], key: str) -> tuple[list[str], str]:
+    """The arguments without --key, and the last value that was given to it."""
+    rest, value, words = [], "", iter(argv)
+    for word in words:
+        if word == f"--{key}":
+            value = next(words, "")
+        elif word.startswith(f"--{key}="):
+            value = word.split("=", 1)[1]
+        else:
+            rest.append(word)
+    return rest, value
+
+
+def _check_keys(options: Any, values: dict[str, Any], origin: str) -> None:
+    from pixcloud.config import from_dict
+
+    try:
+        from_dict(options, values)
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected settings such as 'seed: 1', one per line")
+    return values
+
+
+if __name__ == "__main__":
+    sys.exit(main())
