@@ -1,0 +1,1 @@
+"""Stage 9: frozen encoders and labelled clouds -> predictions -> rows of results.jsonl."""
