@@ -1,5 +1,73 @@
-"""PixCloud: 3D point-cloud encoders learned without labels, from shapes and pictures of them."""
+"""PixCloud: 3D point-cloud encoders learned without labels, from shapes and pictures of them.
+
+The names below are imported on first use, so that `import pixcloud` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from pixcloud._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from pixcloud.config import PretrainConfig, pretrain_config
+    from pixcloud.data.make import make_pairs
+    from pixcloud.data.sources import open_labelled, open_pairs
+    from pixcloud.data.synthetic import ensure_synthetic
+    from pixcloud.encoders import build_encoder, register_encoder
+    from pixcloud.errors import PixCloudError
+    from pixcloud.evaluate.command import ProbeConfig, probe
+    from pixcloud.export import load_encoder, save_encoder
+    from pixcloud.import_weights import import_crosspoint
+    from pixcloud.report.page import report
+    from pixcloud.trainer import pretrain
+
+_WHERE = {
+    "PixCloudError": "pixcloud.errors",
+    "PretrainConfig": "pixcloud.config",
+    "ProbeConfig": "pixcloud.evaluate.command",
+    "build_encoder": "pixcloud.encoders",
+    "ensure_synthetic": "pixcloud.data.synthetic",
+    "import_crosspoint": "pixcloud.import_weights",
+    "load_encoder": "pixcloud.export",
+    "make_pairs": "pixcloud.data.make",
+    "open_labelled": "pixcloud.data.sources",
+    "open_pairs": "pixcloud.data.sources",
+    "pretrain": "pixcloud.trainer",
+    "pretrain_config": "pixcloud.config",
+    "probe": "pixcloud.evaluate.command",
+    "register_encoder": "pixcloud.encoders",
+    "report": "pixcloud.report.page",
+    "save_encoder": "pixcloud.export",
+}
+
+__all__ = [
+    "PixCloudError",
+    "PretrainConfig",
+    "ProbeConfig",
+    "__version__",
+    "build_encoder",
+    "ensure_synthetic",
+    "import_crosspoint",
+    "load_encoder",
+    "make_pairs",
+    "open_labelled",
+    "open_pairs",
+    "pretrain",
+    "pretrain_config",
+    "probe",
+    "register_encoder",
+    "report",
+    "save_encoder",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'pixcloud' has no attribute '{name}'")
+    return getattr(importlib.import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

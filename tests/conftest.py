@@ -1,0 +1,68 @@
+"""What several tests need: small data on disk, written with other code than the package's own."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or fills the user's cache."""
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("PIXCLOUD_CACHE", str(cache))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference outputs and real meshes, where it is there."""
+    if not SHARED.is_dir():
+        pytest.skip(f"reference material not found at {SHARED}")
+    return SHARED
+
+
+def write_ply(path: Path, points: np.ndarray) -> None:
+    """A binary PLY with vertices and one face, as other programs write it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = (
+        "ply\nformat binary_little_endian 1.0\ncomment made by a test\n"
+        f"element vertex {len(points)}\nproperty float x\nproperty float y\nproperty float z\n"
+        "element face 1\nproperty list uchar int vertex_indices\nend_header\n"
+    )
+    face = struct.pack("<Biii", 3, 0, 1, 2)
+    path.write_bytes(header.encode() + points.astype("<f4").tobytes() + face)
+
+
+def write_picture(path: Path, rng: np.random.Generator, size: int = 20) -> None:
+    """An RGBA picture with a transparent border."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = rng.integers(0, 256, (size, size, 4), dtype=np.uint8)
+    pixels[:3, :, 3] = 0
+    Image.fromarray(pixels).save(path)
+
+
+def write_pair_tree(
+    root: Path, models: int = 12, points: int = 64, pictures: int = 3, size: int = 20
+) -> Path:
+    """The original CrossPoint tree: two synsets, `models` clouds in all."""
+    rng = np.random.default_rng(0)
+    for number in range(models):
+        synset, model = ("02691156", "03001627")[number % 2], f"model{number:03d}"
+        cloud = rng.normal(size=(points, 3)) * rng.uniform(0.2, 1, 3)
+        write_ply(root / "ShapeNet" / synset / f"{model}.ply", cloud)
+        rendering = root / "ShapeNetRendering" / synset / model / "rendering"
+        for picture in range(pictures):
+            write_picture(rendering / f"{picture:02d}.png", rng, size)
+    return root
+
+
+@pytest.fixture(scope="session")
+def pair_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small pair tree; tests do not change it."""
+    return write_pair_tree(tmp_path_factory.mktemp("pairs"))
