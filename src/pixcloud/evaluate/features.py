@@ -74,17 +74,18 @@ def embed_clouds(
         >>> embed_clouds(build_encoder("pointnet", embed_dim=16), clouds, num_points=32).shape
         (3, 16)
     """
-    points = _checked(points, num_points)
+    points = first_points(points, num_points)
     batches = []
     with _evaluating(encoder, device) as weight:
         for start in range(0, len(points), batch_size):
-            clouds = np.ascontiguousarray(points[start : start + batch_size, :num_points])
+            clouds = np.ascontiguousarray(points[start : start + batch_size])
             batch = torch.from_numpy(clouds).to(device=weight.device, dtype=weight.dtype)
             pooled = encoder(unit_sphere(batch) if normalize else batch).pooled
             batches.append(pooled.float().cpu().numpy())
             if progress is not None:
                 progress(start + len(clouds), len(points))
-    features = np.concatenate(batches)
+    # A single batch keeps the encoder's memory order through concatenate; C order is promised.
+    features = np.ascontiguousarray(np.concatenate(batches))
     bad = ~np.isfinite(features).all(axis=1)
     if bad.any():
         raise DataError(
@@ -120,7 +121,7 @@ def cached_features(
         DataError: as `embed_clouds`.
     """
     say = say or (lambda line: None)
-    points = _checked(points, num_points)
+    points = first_points(points, num_points)
     where = torch.device(device).type if device is not None else _weight(encoder).device.type
     key = _key(encoder, points, num_points, batch_size, normalize, where)
     path = (folder or feature_folder()) / f"{key}.safetensors"
@@ -144,6 +145,30 @@ def cached_features(
     return CachedFeatures(values=values, hit=False, path=path)
 
 
+def first_points(points: np.ndarray, num_points: int) -> np.ndarray:
+    """The first points of each cloud: (S, N, 3) -> a view (S, num_points, 3).
+
+    Raises:
+        DataError: for another shape, too few points, or coordinates that are not finite.
+    """
+    points = np.asarray(points)
+    if points.ndim != 3 or points.shape[2] != 3 or len(points) == 0:
+        raise DataError(f"clouds must be (clouds, points, 3) and at least one, got {points.shape}")
+    if points.shape[1] < num_points:
+        raise DataError(
+            f"the clouds have {points.shape[1]} points but num_points is {num_points}: "
+            f"set num_points to {points.shape[1]} or fewer, or give denser clouds"
+        )
+    points = points[:, :num_points]
+    bad = ~np.isfinite(points).all(axis=(1, 2))
+    if bad.any():
+        raise DataError(
+            f"{int(bad.sum())} of {len(points)} clouds hold NaN or infinite coordinates, the first "
+            f"is number {int(bad.argmax())}: remove or replace these points"
+        )
+    return points
+
+
 def feature_folder() -> Path:
     """Where features are kept: `features` in $PIXCLOUD_CACHE, or in ~/.cache/pixcloud."""
     root = os.environ.get("PIXCLOUD_CACHE")
@@ -159,24 +184,6 @@ def array_sha256(array: np.ndarray) -> str:
     digest = hashlib.sha256(f"{array.dtype.str} {array.shape};".encode())
     digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def _checked(points: np.ndarray, num_points: int) -> np.ndarray:
-    points = np.asarray(points)
-    if points.ndim != 3 or points.shape[2] != 3 or len(points) == 0:
-        raise DataError(f"clouds must be (clouds, points, 3) and at least one, got {points.shape}")
-    if points.shape[1] < num_points:
-        raise DataError(
-            f"the clouds have {points.shape[1]} points but num_points is {num_points}: "
-            f"set num_points to {points.shape[1]} or fewer, or give denser clouds"
-        )
-    bad = ~np.isfinite(points[:, :num_points]).all(axis=(1, 2))
-    if bad.any():
-        raise DataError(
-            f"{int(bad.sum())} of {len(points)} clouds hold NaN or infinite coordinates, the first "
-            f"is number {int(bad.argmax())}: remove or replace these points"
-        )
-    return points
 
 
 def _weight(encoder: nn.Module) -> torch.Tensor:
@@ -233,6 +240,7 @@ def _key(
 def _write(path: Path, values: np.ndarray) -> None:
     from safetensors.numpy import save
 
+    values = np.ascontiguousarray(values)  # `save` takes the memory as it lies
     write_bytes(path, save({"features": values}, metadata={"sha256": array_sha256(values)}))
 
 

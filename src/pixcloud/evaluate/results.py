@@ -1,0 +1,175 @@
+"""Stage 9, results: one evaluation -> one line of `results.jsonl`, and lines -> a table.
+
+Before it: the protocols, such as `pixcloud.evaluate.probe`. After it: `pixcloud.report` (stage 10).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pixcloud._version import __version__
+from pixcloud.errors import FileFormatError, some
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+RESULTS = "results.jsonl"
+SYNTHETIC = "synthetic"  # names of the embedded data begin with it
+
+
+@dataclass(kw_only=True, frozen=True)
+class ResultRow:
+    """One number of one evaluation.
+
+    protocol: such as "svm C=0.01 (published)"; dataset and split that were scored; metric: such as
+    "accuracy"; value: a share in [0, 1] for accuracies; ci95: (low, high) or None; n: samples
+    scored; seed: of the evaluation; encoder: its name for the reader; encoder_sha256: of its
+    weights, or of a descriptor's settings; settings: JSON values that the number depends on;
+    seconds: that this evaluation took; extra: keys of a row that this version does not know.
+    """
+
+    protocol: str
+    dataset: str
+    split: str
+    metric: str
+    value: float
+    ci95: tuple[float, float] | None
+    n: int
+    seed: int
+    encoder: str
+    encoder_sha256: str
+    settings: dict[str, Any]
+    seconds: float
+    pixcloud_version: str = __version__
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+_KEYS = tuple(f.name for f in dataclasses.fields(ResultRow) if f.name != "extra")
+
+
+def append_rows(path: Path, rows: Sequence[ResultRow]) -> None:
+    """Append rows to a results file, all of them or none, also while others append to it.
+
+    One write to a file opened for appending, then synced. Where a crash left a line without its
+    end, the rows begin on a new line.
+
+    Raises:
+        ValueError: if a number in a row is not finite; JSON has no such numbers.
+    """
+    if not rows:
+        return
+    text = "".join(_to_line(row) for row in rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        size = os.fstat(handle).st_size
+        if size and _last_byte(handle, size) != b"\n":
+            text = "\n" + text
+        content = text.encode()
+        written = os.write(handle, content)
+        if written != len(content):  # a full disk: nothing half-written stays
+            os.ftruncate(handle, size)
+            raise OSError(f"{path}: the disk is full; the rows were not written")
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_rows(path: Path) -> list[ResultRow]:
+    """All rows of a results file, in order.
+
+    Raises:
+        FileFormatError: if the file is missing, or naming the first line that is no row.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise FileFormatError(f"{path}: missing; an evaluation writes it") from error
+    except UnicodeDecodeError as error:
+        raise FileFormatError(f"{path}: not text in UTF-8 ({error})") from error
+    return [
+        _from_line(line, f"{path}, line {number}")
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
+
+
+def format_table(rows: Sequence[ResultRow], title: str = "Results") -> Table:
+    """Rows as a table for the terminal; its title says where numbers come from synthetic data.
+
+    Example:
+        >>> format_table([]).title
+        'Results'
+    """
+    from rich.table import Table
+
+    invented = sum(row.dataset.startswith(SYNTHETIC) for row in rows)
+    if invented:
+        title += " (synthetic data)" if invented == len(rows) else " (partly synthetic data)"
+    table = Table(title=title)
+    table.add_column("encoder")
+    table.add_column("protocol")
+    table.add_column("data")
+    table.add_column("metric")
+    for name in ("value", "95 % interval", "n", "seed", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.encoder,
+            row.protocol,
+            f"{row.dataset} {row.split}",
+            row.metric.replace("_", " "),
+            f"{100 * row.value:.1f}",
+            f"{100 * row.ci95[0]:.1f} to {100 * row.ci95[1]:.1f}" if row.ci95 else "",
+            f"{row.n:,}",
+            str(row.seed),
+            f"{row.seconds:.1f}",
+        )
+    return table
+
+
+def _last_byte(handle: int, size: int) -> bytes:
+    os.lseek(handle, size - 1, os.SEEK_SET)  # appending ignores this place
+    return os.read(handle, 1)
+
+
+def _to_line(row: ResultRow) -> str:
+    values = {key: getattr(row, key) for key in _KEYS} | row.extra
+    return json.dumps(values, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _from_line(line: str, place: str) -> ResultRow:
+    try:
+        values = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise FileFormatError(
+            f"{place}: broken, perhaps cut off ({error.msg}, column {error.colno}); remove the line"
+        ) from error
+    if not isinstance(values, dict):
+        raise FileFormatError(f"{place}: expected an object, found {type(values).__name__}")
+    if missing := [key for key in _KEYS if key not in values]:
+        raise FileFormatError(f"{place}: no row of results; missing: {some(missing)}")
+    known = {key: values.pop(key) for key in _KEYS}
+    known["ci95"] = _interval(known["ci95"], place)
+    if not _is_number(known["value"]) or not isinstance(known["settings"], dict):
+        raise FileFormatError(f"{place}: value must be a number and settings an object")
+    return ResultRow(**known, extra=values)
+
+
+def _interval(ends: Any, place: str) -> tuple[float, float] | None:
+    if ends is None:
+        return None
+    if isinstance(ends, list) and len(ends) == 2 and all(_is_number(end) for end in ends):
+        return ends[0], ends[1]
+    raise FileFormatError(f"{place}: ci95 must be [low, high] or null, found {ends}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
