@@ -165,4 +165,7 @@ def pair_loader(dataset: PairDataset, order: PairOrder, workers: int) -> DataLoa
         prefetch_factor=4 if workers else None,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=ignore_interrupts,
+        # Its own generator: the loader draws a seed at every start, and a resumed run starts it
+        # more often than one that was never cut.
+        generator=torch.Generator(),
     )
