@@ -19,11 +19,10 @@ from typing import Any
 import psutil
 import torch
 from lightning.fabric import Fabric
-from torch.utils.data import DataLoader
 
 from pixcloud.checkpoint import Checkpoint, last_good, save_checkpoint
 from pixcloud.config import PretrainConfig, validate
-from pixcloud.data.loading import PairDataset, PairOrder, pair_loader, to_device
+from pixcloud.data.loading import PairDataset, PairOrder, pair_batches, to_device
 from pixcloud.data.sources import open_pairs
 from pixcloud.data.views import augment_clouds, augment_pictures
 from pixcloud.encoders import build_encoder
@@ -102,10 +101,10 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     trainer.restore()
     run.start(trainer.progress.step)
     order.start_batch = trainer.progress.step * config.trainer.accumulate
-    loader = pair_loader(dataset, order, config.data.workers)
+    batches = pair_batches(dataset, order, config.data.workers)
     trainer.announce(len(pairs))
     with StopRequest() as stop:
-        trainer.fit(loader, stop)
+        trainer.fit(batches, stop)
     return PretrainResult(
         run=run.path, steps=trainer.progress.step, losses=trainer.progress.last_epoch
     )
@@ -200,11 +199,10 @@ class Trainer:
             f"{trainer.precision}, {trainer.threads} threads; run folder {self.run.path}"
         )
 
-    def fit(self, loader: DataLoader[PairBatch], stop: StopRequest) -> None:
+    def fit(self, batches: Iterator[PairBatch], stop: StopRequest) -> None:
         """Train to the end, or until a signal asks to stop."""
         trainer, progress = self.config.trainer, self.progress
         self.model.train()
-        batches = iter(loader)
         clock = Clock(progress.step)
         with TrainingProgress(self.total_steps, progress.step, trainer.progress) as bar:
             while progress.step < self.total_steps:

@@ -14,7 +14,7 @@ from pixcloud.config import DataConfig, ViewConfig
 from pixcloud.data.files import read_cloud, read_picture
 from pixcloud.data.shapenet import Pair
 from pixcloud.data.views import draw_pair
-from pixcloud.errors import ConfigError, FileFormatError
+from pixcloud.errors import ConfigError, FileFormatError, PixCloudError
 from pixcloud.signals import ignore_interrupts
 from pixcloud.types import PairBatch, PairSample
 
@@ -22,8 +22,11 @@ from pixcloud.types import PairBatch, PairSample
 ORDER_STREAM = 2**32
 
 
-class PairDataset(Dataset[PairSample]):
+class PairDataset(Dataset[PairSample | PixCloudError]):
     """Reads the sample (epoch, index): the cloud once, one picture once.
+
+    A sample that cannot be read becomes its error, so that the words of it arrive unchanged from
+    whichever process read it; `pair_batches` raises it.
 
     Args:
         pairs: sorted.
@@ -41,8 +44,18 @@ class PairDataset(Dataset[PairSample]):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, key: tuple[int, int]) -> PairSample:
-        epoch, index = key
+    def __getitem__(self, key: tuple[int, int]) -> PairSample | PixCloudError:
+        try:
+            return self.read(*key)
+        except PixCloudError as error:
+            return error
+
+    def read(self, epoch: int, index: int) -> PairSample:
+        """One sample.
+
+        Raises:
+            FileFormatError: if its cloud or picture is broken, or the cloud too small.
+        """
         pair = self.pairs[index]
         stored = read_cloud(Path(pair.cloud)).points
         if len(stored) < self.data.num_points:
@@ -121,8 +134,15 @@ def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
     return np.random.Generator(np.random.Philox(sequence)).permutation(size)
 
 
-def collate_pairs(samples: list[PairSample]) -> PairBatch:
-    """Stack samples along a new leading axis B."""
+def collate_pairs(samples: list[PairSample | PixCloudError]) -> PairBatch | PixCloudError:
+    """Stack samples along a new leading axis B; the first error, where there is one."""
+    for sample in samples:
+        if isinstance(sample, PixCloudError):
+            return sample
+    return _stack(samples)  # type: ignore[arg-type]
+
+
+def _stack(samples: list[PairSample]) -> PairBatch:
     draws = {
         name: torch.from_numpy(np.stack([sample.draws[name] for sample in samples]))
         for name in samples[0].draws
@@ -154,12 +174,16 @@ def resolve_workers(workers: int) -> int:
     return min(max((cores or 1) - 1, 1), 8)
 
 
-def pair_loader(dataset: PairDataset, order: PairOrder, workers: int) -> DataLoader[PairBatch]:
-    """A loader over the rest of the run; the batches do not depend on `workers`."""
+def pair_batches(dataset: PairDataset, order: PairOrder, workers: int) -> Iterator[PairBatch]:
+    """The batches of the rest of the run; they do not depend on `workers`.
+
+    Raises:
+        FileFormatError: for a sample that cannot be read.
+    """
     workers = resolve_workers(workers)
-    return DataLoader(
-        dataset,  # type: ignore[arg-type]
-        batch_sampler=order,
+    loader = DataLoader(
+        dataset,
+        batch_sampler=order,  # type: ignore[arg-type]
         collate_fn=collate_pairs,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
@@ -169,3 +193,7 @@ def pair_loader(dataset: PairDataset, order: PairOrder, workers: int) -> DataLoa
         # more often than one that was never cut.
         generator=torch.Generator(),
     )
+    for batch in loader:
+        if isinstance(batch, PixCloudError):
+            raise batch
+        yield batch
