@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from conftest import write_pair_tree
 from killable import fingerprint, run
-
 from pixcloud.config import PretrainConfig, pretrain_config
 
 STEPS_PER_EPOCH, EPOCHS = 6, 4

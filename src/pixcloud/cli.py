@@ -155,7 +155,7 @@ def _run(name: str, command: Command, argv: list[str]) -> int:
     values = parser.instantiate(namespace)
     fields = {key: values[key] for key in vars(namespace) if key not in EXTRAS}
     if inspect.isclass(options):
-        config = options(**fields)
+        config: Any = options(**fields)
         if show:
             import yaml
 

@@ -54,8 +54,8 @@ def import_crosspoint(file: str, out: str, k: int = 15) -> str:
     load_strictly(head, head_weights, str(path))
     save_encoder(Path(out), encoder, head, {"imported": "crosspoint", "file": path.name})
     return (
-        f"{path}: all {len(source)} keys matched: DGCNN with widths {widths}, embedding {embed_dim} "
-        f"and its projection head {pooled}-{hidden}-{len(head_weights['3.weight'])}; "
+        f"{path}: all {len(source)} keys matched: DGCNN with widths {widths}, embedding "
+        f"{embed_dim} and its projection head {pooled}-{hidden}-{len(head_weights['3.weight'])}; "
         f"k = {k}; written to {out}"
     )
 

@@ -250,8 +250,8 @@ class Trainer:
         if not all(map(math.isfinite, values)):
             raise TrainingError(
                 f"the loss is not finite at step {self.progress.step} (pairs "
-                f"{batch.sample_index.tolist()}); lower optim.lr or set optim.clip_norm, and go on from "
-                "the last checkpoint with a new run"
+                f"{batch.sample_index.tolist()}); lower optim.lr or set optim.clip_norm and "
+                "start a new run"
             )
         for sums in (self.progress.interval, self.progress.epoch):
             for place, value in enumerate(values):

@@ -58,9 +58,9 @@ class LabelledClouds:
 class PairSample(NamedTuple):
     """A shape and one picture of it with the random numbers of its augmentation, stage 2.
 
-    sample_index: place in the sorted data set; points (V, N, 3) float32, the points that each of the
-    V = 2 views starts from; picture (3, H, W) uint8 RGB composited on white; draws: name to array,
-    see `pixcloud.data.views.draw_pair`.
+    sample_index: place in the sorted data set; points (V, N, 3) float32, the points that each of
+    the V = 2 views starts from; picture (3, H, W) uint8 RGB composited on white; draws: name to
+    array, see `pixcloud.data.views.draw_pair`.
     """
 
     sample_index: int

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_ply
 
+from conftest import write_ply
 from pixcloud.config import DataConfig, ViewConfig
 from pixcloud.data import loading, sources
 from pixcloud.errors import ConfigError, FileFormatError

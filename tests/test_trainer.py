@@ -1,0 +1,228 @@
+"""Pre-training through the surfaces that a user touches."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import write_pair_tree, write_picture, write_ply
+from pixcloud import cli
+from pixcloud.config import load_config, pretrain_config
+from pixcloud.errors import CheckpointError, ConfigError, TrainingError
+from pixcloud.export import load_encoder
+from pixcloud.trainer import Trainer, build_optimizer, pretrain
+
+SMALL = {
+    "data": {"num_points": 32, "picture_size": 24, "workers": 0},
+    "encoder": {"name": "pointnet", "settings": {"embed_dim": 32, "widths": [8, 16]}},
+    "image": {"name": "resnet-tiny"},
+    "objective": {"point_hidden": 16, "image_hidden": 16, "projection_dim": 8},
+    "trainer": {"epochs": 2, "batch_size": 4, "log_every": 1},
+}
+FLAGS = [
+    *("--data.num_points", "32", "--data.picture_size", "24", "--data.workers", "0"),
+    *("--encoder.name", "pointnet", "--encoder.settings", '{"embed_dim": 32, "widths": [8, 16]}'),
+    *("--image.name", "resnet-tiny", "--trainer.batch_size", "4", "--trainer.log_every", "1"),
+]
+
+
+def small(tree: Path, run: Path, **changes: dict[str, object]):  # type: ignore[no-untyped-def]
+    merged = {k: {**v, **changes.get(k, {})} for k, v in SMALL.items()}
+    merged["data"]["source"] = str(tree)
+    merged.update({k: v for k, v in changes.items() if k not in merged})
+    return pretrain_config(run=str(run), **merged)
+
+
+def lines(run: Path, kind: str = "step") -> list[dict[str, float]]:
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [record for record in records if record["kind"] == kind]
+
+
+def test_run_folder(pair_tree: Path, tmp_path: Path) -> None:
+    result = pretrain(small(pair_tree, tmp_path / "run"))
+    assert result.steps == 6
+    run = tmp_path / "run"
+    assert {p.name for p in run.iterdir()} == {
+        *("config.yaml", "metrics.jsonl", "train.log", "checkpoints", "encoder")
+    }
+    assert load_config(run / "config.yaml").trainer.threads == len(os.sched_getaffinity(0))
+    steps = lines(run)
+    assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
+    for line in steps:
+        assert line["loss"] == pytest.approx(line["intra"] + line["cross"])
+    epoch = lines(run, "epoch")[1]
+    assert epoch["intra"] == pytest.approx(np.mean([line["intra"] for line in steps[3:]]))
+    encoder = load_encoder(run)
+    assert encoder.embed(torch.rand(3, 40, 3)).shape == (3, 32)
+    assert not encoder.training
+
+
+def test_weights_of_the_losses(pair_tree: Path, tmp_path: Path) -> None:
+    pretrain(small(pair_tree, tmp_path / "run", objective={"cross_weight": 0.25}))
+    for line in lines(tmp_path / "run"):
+        assert line["loss"] == pytest.approx(line["intra"] + 0.25 * line["cross"])
+
+
+def test_original_tree_is_read_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two synsets, stray files, a cloud without pictures; absolute, relative, symlinked roots."""
+    tree = write_pair_tree(tmp_path / "set", models=9)
+    rendering = tree / "ShapeNetRendering/03001627/model001/rendering"
+    (rendering / "rendering_metadata.txt").write_text("0 25 0 0.9 25\n")
+    (rendering / "renderings.txt").write_text("00.png\n")
+    (tree / "ShapeNet/03001627/.DS_Store").write_bytes(b"\0")
+    (tree / "ShapeNet/readme.txt").write_text("stray")
+    (tree / "ShapeNet/02691156/list.txt").write_text("stray")
+    write_picture(rendering / "07.png", np.random.default_rng(1))
+    write_ply(tree / "ShapeNet/03001627/lonely.ply", np.random.default_rng(2).normal(size=(64, 3)))
+    write_picture(
+        tree / "ShapeNetRendering/03001627/orphan/rendering/00.png", np.random.default_rng(3)
+    )
+
+    arguments = ["pretrain", "--run", str(tmp_path / "a"), *FLAGS, "--trainer.epochs", "1"]
+    assert cli.main([*arguments, "--data.source", str(tree)]) == 2
+    message = capsys.readouterr().err
+    assert "1 of 10 clouds have no pictures (03001627/lonely)" in message
+    assert "--data.unpaired skip" in message
+    assert len(message.splitlines()) == 1
+    assert not (tmp_path / "a").exists()
+
+    arguments += ["--data.unpaired", "skip"]
+    assert cli.main([*arguments, "--data.source", f"pairs:{tree}"]) == 0
+    assert lines(tmp_path / "a", "epoch")[-1]["step"] == 2
+    (tmp_path / "link").symlink_to(tree)
+    monkeypatch.chdir(tmp_path)
+    for name, source in (("b", str(tmp_path / "link")), ("c", "set")):
+        arguments[2] = str(tmp_path / name)
+        assert cli.main([*arguments, "--data.source", source]) == 0
+        # the same files in the same order, whatever the way to them
+        first, other = lines(tmp_path / "a"), lines(tmp_path / name)
+        assert [x["loss"] for x in first] == [x["loss"] for x in other]
+
+
+def test_shapenet55_layout(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    root = tmp_path / "set"
+    (root / "shapenet_pc").mkdir(parents=True)
+    (root / "ShapeNet-55").mkdir()
+    names = [f"02691156-m{i}" for i in range(8)]
+    for name in names:
+        np.save(root / "shapenet_pc" / f"{name}.npy", rng.normal(size=(64, 3)).astype(np.float32))
+        write_picture(root / "shapenet_img" / f"{name}.png", rng)
+    (root / "ShapeNet-55/train.txt").write_text("".join(f"{n}.npy\n" for n in names))
+    assert pretrain(small(root, tmp_path / "run")).steps == 4
+
+
+def test_existing_run_is_not_overwritten(pair_tree: Path, tmp_path: Path) -> None:
+    config = small(pair_tree, tmp_path / "run")
+    pretrain(config)
+    before = (tmp_path / "run/metrics.jsonl").read_bytes()
+    with pytest.raises(CheckpointError, match="holds a run already; go on with --resume true"):
+        pretrain(config)
+    changed = small(pair_tree, tmp_path / "run", resume=True, optim={"lr": 0.5})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"other settings: optim.lr: 0.001 in the run, 0.5 now"):
+        pretrain(changed)
+    assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
+
+
+def test_broken_sample_stops_with_its_name(
+    pair_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(pair_tree, tree)
+    picture = next((tree / "ShapeNetRendering/02691156/model000/rendering").iterdir())
+    for other in picture.parent.iterdir():
+        other.write_bytes(other.read_bytes()[:60])
+    code = cli.main(
+        ["pretrain", "--run", str(tmp_path / "run"), *FLAGS, "--data.source", str(tree)]
+    )
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert code == 2
+    assert "model000/rendering/0" in message
+
+
+def test_loss_that_is_not_finite(pair_tree: Path, tmp_path: Path) -> None:
+    config = small(pair_tree, tmp_path / "run", objective={"temperature": 1e-40})
+    with pytest.raises(TrainingError, match=r"not finite at step \d+ \(pairs \["):
+        pretrain(config)
+
+
+def test_accumulation_is_the_mean_gradient(
+    pair_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    original = Trainer.count
+
+    def count(self: Trainer, losses: dict[str, torch.Tensor], batch: object) -> None:
+        seen.append(self.progress.step)
+        original(self, losses, batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainer, "count", count)
+    config = small(pair_tree, tmp_path / "run", trainer={"accumulate": 3})
+    assert pretrain(config).steps == 2
+    assert seen == [0, 0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_optimisers_clipping_and_bf16(pair_tree: Path, tmp_path: Path, name: str) -> None:
+    config = small(
+        pair_tree,
+        tmp_path / name,
+        optim={"name": name, "clip_norm": 0.1, "warmup_epochs": 0.5, "schedule": "cosine-step"},
+        trainer={"precision": "bf16", "epochs": 1},
+    )
+    assert pretrain(config).steps == 3
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+    assert type(build_optimizer(config, torch.nn.Linear(2, 2))) is kinds[name]
+
+
+def test_frozen_tower_does_not_change(pair_tree: Path, tmp_path: Path) -> None:
+    from pixcloud.checkpoint import last_good
+    from pixcloud.trainer import build_objective
+
+    config = small(pair_tree, tmp_path / "run", image={"frozen": True})
+    before = build_objective(config).state_dict()
+    pretrain(config)
+    saved = last_good(tmp_path / "run/checkpoints")
+    assert saved is not None
+    for key, value in before.items():
+        same = torch.equal(value, saved.model[key])
+        assert same == key.startswith("image_encoder."), key
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_saves_and_resumes(pair_tree: Path, tmp_path: Path, number: signal.Signals) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "pixcloud.cli", "pretrain", "--run", str(run)]
+    flags = [*FLAGS, "--data.source", str(pair_tree), "--trainer.epochs", "40"]
+    flags += ["--trainer.checkpoint_every", "1000", "--trainer.threads", "1"]
+    process = subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while not (run / "metrics.jsonl").exists() or len(lines(run)) < 5:
+        assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "the state is saved" in message.splitlines()[-1]
+    assert "Traceback" not in message
+    (saved,) = (run / "checkpoints").iterdir()
+    step = int(saved.name.removeprefix("step-"))
+    assert [line["step"] for line in lines(run)] == list(range(1, step + 1))
+    # the run's own settings are taken up again, without repeating the flags
+    done = subprocess.run([*command, "--resume", "true"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"from step {step}" in done.stderr
+    assert [line["step"] for line in lines(run)] == list(range(1, 121))
