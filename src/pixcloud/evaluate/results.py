@@ -104,6 +104,8 @@ def read_rows(path: Path) -> list[ResultRow]:
 def format_table(rows: Sequence[ResultRow], title: str = "Results") -> Table:
     """Rows as a table for the terminal; its title says where numbers come from synthetic data.
 
+    What all rows share (data, number of samples, seed) stands once, below the table.
+
     Example:
         >>> format_table([]).title
         'Results'
@@ -114,24 +116,21 @@ def format_table(rows: Sequence[ResultRow], title: str = "Results") -> Table:
     if invented:
         title += " (synthetic data)" if invented == len(rows) else " (partly synthetic data)"
     table = Table(title=title)
-    table.add_column("encoder")
-    table.add_column("protocol")
-    table.add_column("data")
-    table.add_column("metric")
-    for name in ("value", "95 % interval", "n", "seed", "seconds"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            row.encoder,
-            row.protocol,
-            f"{row.dataset} {row.split}",
-            row.metric.replace("_", " "),
-            f"{100 * row.value:.1f}",
-            f"{100 * row.ci95[0]:.1f} to {100 * row.ci95[1]:.1f}" if row.ci95 else "",
-            f"{row.n:,}",
-            str(row.seed),
-            f"{row.seconds:.1f}",
-        )
+    origins = [f"{row.dataset} {row.split}, {row.n:,} samples, seed {row.seed}" for row in rows]
+    shared = len(set(origins)) == 1
+    if shared:
+        table.caption = origins[0]
+    for name in ("encoder", "protocol", "metric"):
+        table.add_column(name)
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("95 % interval", no_wrap=True)
+    if not shared:
+        table.add_column("data")
+    for row, origin in zip(rows, origins, strict=True):
+        interval = f"{100 * row.ci95[0]:.1f} to {100 * row.ci95[1]:.1f}" if row.ci95 else ""
+        metric = row.metric.replace("_", " ")
+        cells = [row.encoder, row.protocol, metric, f"{100 * row.value:.1f}", interval]
+        table.add_row(*cells, *([] if shared else [origin]))
     return table
 
 

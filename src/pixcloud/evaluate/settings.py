@@ -26,7 +26,7 @@ class ProbeSettings:
         seed: seed of the folds, of the held-out part and of the untrained baseline.
         baselines: also score the same encoder untrained, and a hand-made descriptor.
         cache: keep features on disk, and use those kept.
-        threads: SVMs fitted at the same time; none for one per processor.
+        threads: SVMs fitted at the same time; null for one per processor.
         save_predictions: write the predictions of every row beside the results.
 
     Raises:
