@@ -1,0 +1,44 @@
+"""Timing in turns: the machine may be shared, so that only ratios within one run mean something."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def in_turns(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each way, one call of each per round after one round that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, least and greatest of some numbers."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def ratio(slow: list[float], fast: list[float]) -> dict[str, float]:
+    """How many times `fast` is faster: median of the rounds' ratios, with their range."""
+    return spread([a / b for a, b in zip(slow, fast, strict=True)])
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:
+            name = next(x.split(":")[1].strip() for x in stream if x.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return {"processor": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
