@@ -21,6 +21,7 @@ import numpy as np
 
 from pixcloud.errors import DataError
 from pixcloud.evaluate.folds import stratified_folds, usable_folds
+from pixcloud.evaluate.one_vs_one import predict_by_votes
 
 # libsvm keeps its kernel rows in single precision. Where the features' common offset is so much
 # larger than their spread, that precision would lose the spread, and they are centred first. It is
@@ -229,13 +230,16 @@ class LinearSVM:
         """One SVM per C on gram (S, S), applied to kernel (T, S); libsvm releases the GIL."""
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.svm import SVC
+        from threadpoolctl import threadpool_limits
 
         def fit(c: float) -> Fitted:
             svm = SVC(kernel="precomputed", C=c / self._scale**2, max_iter=steps)
             svm.fit(gram, labels)
-            return Fitted(predictions=svm.predict(kernel), converged=svm.fit_status_ == 0)
+            return Fitted(predictions=predict_by_votes(svm, kernel), converged=svm.fit_status_ == 0)
 
-        with warnings.catch_warnings(), ThreadPoolExecutor(self.threads) as pool:
+        # One thread of the linear algebra library for each of ours, or they fight for processors.
+        one_each = threadpool_limits(1, user_api="blas")
+        with one_each, warnings.catch_warnings(), ThreadPoolExecutor(self.threads) as pool:
             warnings.simplefilter("ignore", ConvergenceWarning)  # told by `converged` instead
             # The largest C takes longest: started first, it does not run on alone at the end.
             return list(pool.map(fit, reversed(cs)))[::-1]
