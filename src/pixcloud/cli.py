@@ -185,11 +185,26 @@ def _parser(name: str, command: Command, options: Any) -> ArgumentParser:
     if inspect.isclass(options):
         parser.add_class_arguments(options, as_positional=True)
     else:
-        parser.add_function_arguments(options, as_positional=True)
+        lists = _positional_lists(options)
+        parser.add_function_arguments(options, as_positional=True, skip=set(lists))
+        for argument, words in lists.items():
+            parser.add_argument(argument, nargs="+", type=str, help=words)
     if command.layered:
         parser.add_argument("--config", help="YAML file of settings, over the recipe's")
         parser.add_argument("--print_config", action="store_true", help="print all settings")
     return parser
+
+
+def _positional_lists(function: Any) -> dict[str, str]:
+    """Required list[str] parameters with their help: jsonargparse takes one JSON word for them."""
+    from docstring_parser import parse
+
+    described = {p.arg_name: p.description or "" for p in parse(function.__doc__ or "").params}
+    return {
+        name: described.get(name, "")
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is parameter.empty and parameter.annotation == "list[str]"
+    }
 
 
 def _parse(parser: ArgumentParser, argv: list[str]) -> Any:
