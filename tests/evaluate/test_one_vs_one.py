@@ -30,7 +30,7 @@ def test_predictions_and_decision_values_are_those_of_libsvm(classes: int, c: fl
         if classes > 2:
             svm.decision_function_shape = "ovo"
             values, _ = _decision_values(svm, kernel)
-            np.testing.assert_allclose(values, svm.decision_function(kernel), atol=1e-9)
+            np.testing.assert_allclose(values.T, svm.decision_function(kernel), atol=1e-9)
 
 
 def test_exact_ties_are_left_to_libsvm() -> None:

@@ -35,24 +35,24 @@ def predict_by_votes(svm: SVC, kernel: np.ndarray) -> np.ndarray:
     if len(svm.classes_) == 2:
         return svm.predict(kernel)
     values, doubtful = _decision_values(svm, kernel)
-    votes = np.zeros((len(kernel), len(svm.classes_)), np.int32)
+    for_first = values > 0
+    votes = np.zeros((len(svm.classes_), len(kernel)), np.int32)
     for place, (i, j) in enumerate(zip(*np.triu_indices(len(svm.classes_), k=1), strict=True)):
-        for_i = values[:, place] > 0
-        votes[:, i] += for_i
-        votes[:, j] += ~for_i
-    predictions = svm.classes_[votes.argmax(axis=1)]
+        votes[i] += for_first[place]
+        votes[j] += ~for_first[place]
+    predictions = svm.classes_[votes.argmax(axis=0)]
     if doubtful.any():
         predictions[doubtful] = svm.predict(kernel[doubtful])
     return predictions
 
 
 def _decision_values(svm: SVC, kernel: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values (T, K (K - 1) / 2) of all pairs of classes, and rows (T,) with one too close to 0."""
+    """Values (K (K - 1) / 2, T) of all pairs of classes, and which of T has one too close to 0."""
     classes, bounds = len(svm.classes_), np.concatenate([[0], np.cumsum(svm.n_support_)])
     place_of = np.zeros((classes, classes), np.int64)
     upper = np.triu_indices(classes, k=1)
     place_of[upper] = np.arange(len(upper[0]))
-    values = np.tile(svm.intercept_, (len(kernel), 1))
+    values = np.repeat(svm.intercept_[:, None], len(kernel), axis=1)
     sizes = np.abs(svm.intercept_)
     for own in range(classes):
         vectors = slice(bounds[own], bounds[own + 1])
@@ -60,8 +60,10 @@ def _decision_values(svm: SVC, kernel: np.ndarray) -> tuple[np.ndarray, np.ndarr
         coefficients = svm.dual_coef_[:, vectors]
         others = np.delete(np.arange(classes), own)
         places = place_of[np.minimum(own, others), np.maximum(own, others)]
-        values[:, places] += kernel[:, svm.support_[vectors]] @ coefficients.T
+        values[places] += coefficients @ kernel[:, svm.support_[vectors]].T
         sizes[places] += np.abs(coefficients).sum(axis=1)
-    largest = np.abs(kernel).max(axis=1, initial=1.0)
-    doubtful = (np.abs(values) <= _NEAR_ZERO * largest[:, None] * sizes).any(axis=1)
+    largest = np.maximum(np.maximum(kernel.max(axis=1), -kernel.min(axis=1)), 1.0)
+    margin = np.abs(values)
+    margin -= _NEAR_ZERO * sizes[:, None] * largest
+    doubtful = (margin <= 0).any(axis=0)
     return values, doubtful
