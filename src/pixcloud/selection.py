@@ -5,6 +5,8 @@ from __future__ import annotations
 from pixcloud.config import PretrainConfig
 from pixcloud.data.sources import open_labelled
 from pixcloud.encoders import PointEncoder
+from pixcloud.evaluate.settings import ProbeSettings
+from pixcloud.evaluate.splits import check_train
 
 
 class Selection:
@@ -22,14 +24,13 @@ class Selection:
         if self.every:
             source = config.trainer.probe_source or config.data.source
             self.train = open_labelled(source, "train", key="trainer.probe_source")
+            self.settings = ProbeSettings(num_points=min(1024, self.train.points.shape[1]))
+            check_train(self.train, self.settings)
 
     def probe(self, encoder: PointEncoder, epoch: int) -> float | None:
         """Validation accuracy in [0, 1], or None if it is not time; the last epoch always is."""
         if not self.every or ((epoch + 1) % self.every and epoch + 1 != self.epochs):
             return None
         from pixcloud.evaluate.probe import validation_accuracy
-        from pixcloud.evaluate.settings import ProbeSettings
 
-        points = self.train.points.shape[1]
-        settings = ProbeSettings(num_points=min(1024, points))
-        return float(validation_accuracy(encoder, self.train, settings))
+        return float(validation_accuracy(encoder, self.train, self.settings))
