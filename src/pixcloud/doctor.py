@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 LIBRARIES = (
-    "torch", "lightning", "transformers", "kornia", "numba", "trimesh", "embreex", "scikit-learn",
+    "torch", "lightning", "transformers", "kornia", "trimesh", "embreex", "scikit-learn",
     "h5py", "jsonargparse", "safetensors", "plotly",
 )  # fmt: skip
 
