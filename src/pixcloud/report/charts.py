@@ -178,6 +178,7 @@ def single(records: list[RunRecord], key: str, title: str, unit: str = "") -> Fi
         data = [trace for trace in data if trace["mode"] != "lines"]
     figure: Figure = {"data": data, "layout": layout("pairs seen", title)}
     figure["layout"]["xaxis"]["nticks"] = 4
+    figure["layout"]["yaxis"]["rangemode"] = "tozero"
     return figure
 
 

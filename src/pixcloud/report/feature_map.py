@@ -19,7 +19,7 @@ from pixcloud.report.embedding import (
     nearest,
     standardized,
 )
-from pixcloud.report.markup import Html, figure, join, percent, plural, tag
+from pixcloud.report.markup import Html, figure, join, percent, tag
 
 # Both change from one class to the next, so that colour is never the only difference.
 COLORS = tuple(f"k{place}" for place in range(1, 9))
@@ -54,18 +54,19 @@ def project(features: np.ndarray, seed: int = 0) -> np.ndarray:
     from threadpoolctl import threadpool_limits
 
     values = standardized(features)
+    if not values.any():  # the encoder gives every cloud the same features
+        return np.zeros((len(values), 2))
     samples = len(values)
+    state = int(np.random.SeedSequence(seed).generate_state(1)[0])
     with threadpool_limits(1):
         wide = min(50, samples, values.shape[1])
         values = PCA(wide, svd_solver="full").fit_transform(values)
-        perplexity = min(30.0, max(1.0, (samples - 1) / 3))
-        # PCA gives exact zeros where there is nothing to spread, which t-SNE cannot scale.
-        if values.shape[1] < 2 or not values[:, :2].std(axis=0).all():
-            plane = np.pad(values[:, :2], ((0, 0), (0, max(0, 2 - values.shape[1]))))
+        if wide < 2 or not values[:, 1].any():  # all on one line: nothing to spread
+            plane = np.stack([values[:, 0], np.zeros(samples)], axis=1)
         else:
-            plane = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(
-                values.astype(np.float32)
-            )
+            perplexity = min(30.0, max(1.0, (samples - 1) / 3))
+            tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=state)
+            plane = tsne.fit_transform(values.astype(np.float32))
     plane = plane - (plane.max(axis=0) + plane.min(axis=0)) / 2
     return plane / (np.abs(plane).max() or 1.0)
 
@@ -82,15 +83,15 @@ def maps(embedded: Embedded, seed: int) -> Html:
         label = f"map of the features of {len(embedded.labels)} test clouds, {name} encoder"
         spec = _figure(project(features, seed), embedded)
         figures.append(figure(f"map{place}", label, spec, caption, 440))
-    shares = np.bincount(embedded.labels) / len(embedded.labels)
+    chance = float(((np.bincount(embedded.labels) / len(embedded.labels)) ** 2).sum())
     taken, total = len(embedded.labels), embedded.total
-    which = f"all {total:,}" if taken == total else f"{taken:,} of {total:,}, drawn from the seed,"
+    which = "all of them" if taken == total else f"drawn from the seed out of {total:,}"
+    classes = len(np.unique(embedded.labels))
     note = (
-        f"Shown: {which} test clouds of {embedded.dataset}, "
-        f"{plural(len(np.unique(embedded.labels)), 'class').replace('classs', 'classes')}; chance "
-        f"would give {percent(float((shares**2).sum()))} neighbours of the same class. Positions: "
-        "t-SNE of the standardized pooled features; it keeps neighbours near, while distances "
-        "between groups mean little."
+        f"Shown: {taken:,} test clouds of {embedded.dataset} ({which}) in {classes} classes; "
+        f"chance would give {percent(chance)} neighbours of the same class. Positions: t-SNE of "
+        "the standardized pooled features; it keeps neighbours near, while distances between "
+        "groups mean little."
     )
     return join(
         [

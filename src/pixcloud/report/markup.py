@@ -157,8 +157,8 @@ def interval(ends: tuple[float, float] | None) -> str:
 def duration(seconds: float) -> str:
     """Seconds as a person says them.
 
-    >>> duration(7.4), duration(192), duration(7500), duration(190000)
-    ('7.4 s', '3 min 12 s', '2 h 5 min', '2 d 5 h')
+    >>> duration(7.4), duration(192), duration(7500), duration(190_000)
+    ('7.4 s', '3 min 12 s', '2 h 5 min', '2 d 4 h')
     """
     if seconds < 60:
         return f"{seconds:.1f} s"

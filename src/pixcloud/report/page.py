@@ -122,6 +122,7 @@ def _features(record: RunRecord, clouds: CloudStore, say: Callable[[str], None])
     title = "What it learned"
     try:
         embedded = embed(record, say)
+        say(f"report: laying out {len(embedded.labels)} clouds by their features")
         shown = join([maps(embedded, record.config.seed), neighbours(embedded, clouds)])
     except (PixCloudError, OSError) as error:
         words = (

@@ -32,8 +32,12 @@
   };
   const config = { displaylogo: false, displayModeBar: false, responsive: true };
   const charts = [...document.querySelectorAll(".chart")];
+  let chosen = null; /* the class that the feature maps show alone */
   const draw = (chart) => {
     const spec = paint(data("figure-" + chart.dataset.figure), false);
+    for (const trace of spec.data)
+      if (trace.meta !== undefined && chosen !== null)
+        trace.opacity = trace.meta === chosen ? 0.95 : 0.08;
     Plotly.react(chart, spec.data, themed(spec.layout), config);
     chart.dataset.drawn = "yes";
   };
@@ -144,17 +148,15 @@
 
   /* Classes in the feature maps: a press shows one alone, another press shows all again. */
   const buttons = [...document.querySelectorAll(".keys button")];
-  const single = (chosen) => {
+  const single = (label) => {
+    chosen = label;
     for (const button of buttons)
       button.setAttribute("aria-pressed", String(button.dataset.label === chosen));
-    for (const chart of charts.filter((c) => c.dataset.figure.startsWith("map") && c.data)) {
-      const opacity = chart.data.map((trace) => (chosen === null || trace.meta === chosen ? 0.9 : 0.08));
-      Plotly.restyle(chart, { opacity });
-    }
+    charts.filter((c) => c.dataset.drawn && c.dataset.figure.startsWith("map")).forEach(draw);
   };
   for (const button of buttons)
     button.addEventListener("click", () =>
-      single(button.getAttribute("aria-pressed") === "true" ? null : button.dataset.label));
+      single(button.dataset.label === chosen ? null : button.dataset.label));
 
   const seen = new IntersectionObserver((entries) => {
     for (const entry of entries.filter((e) => e.isIntersecting)) {
@@ -169,7 +171,6 @@
     makeRamp();
     charts.filter((chart) => chart.dataset.drawn).forEach(draw);
     canvases.filter((canvas) => views.has(canvas)).forEach(show);
-    single(null);
   };
   dark.addEventListener("change", again);
   window.addEventListener("resize", () => canvases.filter((c) => views.has(c)).forEach(soon));
