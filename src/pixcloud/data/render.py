@@ -1,0 +1,250 @@
+"""Stage 1, pictures: `Mesh` -> (V, size, size, 4) uint8 RGBA; `pair_writer` stands after it.
+
+Rays against the triangles, shaded by `shading`: no display and no graphics driver is needed, and
+the same mesh and camera give the same bytes. The camera looks from a ring around the shape.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pixcloud.data.mesh_files import srgb
+from pixcloud.data.shading import (
+    KEY_LIGHT,
+    Surface,
+    facing_normals,
+    light_direction,
+    prepare_surface,
+    shade,
+    unit,
+)
+from pixcloud.data.surface import surface_points, unit_mesh
+from pixcloud.types import Mesh
+
+__all__ = ["camera_ring", "render_views", "surface_points"]
+
+DISTANCE = 3.2  # of the camera from the centre of a mesh of radius 1
+MARGIN = 0.04  # share of the frame that stays empty on each side
+CONTRAST = 10.0  # of 255: neighbours that differ by more are looked at more closely
+# Where in its pixel the first ray goes: the four places of the pattern alternate, so that a pole
+# thinner than a pixel is seen at least in every second row.
+FIRST = np.array([[0.375, 0.125], [0.875, 0.375], [0.125, 0.625], [0.625, 0.875]], np.float32)
+# The further rays of a pixel with an edge (the usual places of eightfold multisampling).
+FURTHER = (
+    np.array([[1, -3], [-1, 3], [5, 1], [-3, -5], [-5, 5], [-7, -1], [3, 7], [7, -7]], np.float32)
+    / 16
+    + 0.5
+)
+
+
+@dataclass(frozen=True)
+class RayScene:
+    """A mesh of radius 1 in the ray tracer: corners (V, 3) float64 that faces name."""
+
+    tracer: Any
+    surface: Surface
+    corners: np.ndarray
+
+
+def camera_ring(views: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Places of cameras around a shape.
+
+    Args:
+        views: Number of pictures V.
+        rng: Source of the 2 V + 1 random numbers.
+
+    Returns:
+        Azimuths (V,) in degrees, spread evenly from a random start and each moved by up to a
+        quarter of the step, and elevations (V,) in degrees between 25 and 30.
+
+    Example:
+        >>> azimuths, elevations = camera_ring(4, np.random.default_rng(0))
+        >>> bool(np.all((elevations >= 25) & (elevations <= 30)))
+        True
+    """
+    if views < 1:
+        raise ValueError(f"views = {views}: at least one is needed")
+    step = 360.0 / views
+    start = rng.random() * 360.0
+    azimuths = start + step * (np.arange(views) + (rng.random(views) - 0.5) / 2)
+    return azimuths % 360.0, 25.0 + 5.0 * rng.random(views)
+
+
+def render_views(
+    mesh: Mesh, azimuths: np.ndarray, elevations: np.ndarray, size: int = 137
+) -> np.ndarray:
+    """Render a mesh from cameras around it, with perspective, y up, on transparency.
+
+    The whole mesh is in the frame and fills it: the window is fitted to the projected corners,
+    with an empty margin around. Edges are smoothed by further rays; alpha is coverage.
+
+    Args:
+        mesh: Any mesh, in any unit; grey if it has no colours. Both sides of faces are seen.
+        azimuths: (V,) degrees about the y axis; 0 looks from +z, 90 from +x.
+        elevations: (V,) degrees above the ground plane.
+        size: Height and width in pixels.
+
+    Returns:
+        (V, size, size, 4) uint8 sRGB with straight alpha.
+
+    Raises:
+        DataError: if the mesh has no faces, no extent, or corners that are not finite.
+
+    Example:
+        >>> triangle = Mesh(vertices=np.array([[0., 0, 0], [1, 0, 0], [0, 1, 0]]),
+        ...                 faces=np.array([[0, 1, 2]]))
+        >>> render_views(triangle, np.array([0.0]), np.array([25.0]), size=32).shape
+        (1, 32, 32, 4)
+    """
+    scene = build_scene(mesh)
+    cameras = zip(np.radians(azimuths), np.radians(elevations), strict=True)
+    return np.stack([render_view(scene, *camera, size) for camera in cameras])
+
+
+def build_scene(mesh: Mesh) -> RayScene:
+    """Put a mesh into the ray tracer."""
+    from embreex import rtcore_scene
+    from embreex.mesh_construction import TriangleMesh
+
+    mesh = unit_mesh(mesh)
+    tracer = rtcore_scene.EmbreeScene()
+    TriangleMesh(tracer, mesh.vertices.astype(np.float32), mesh.faces.astype(np.int32))
+    corners = mesh.vertices[np.unique(mesh.faces)]
+    return RayScene(tracer=tracer, surface=prepare_surface(mesh), corners=corners)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """frame (3, 3) rows right, up, towards the camera; window centre (2,) and half width."""
+
+    frame: np.ndarray
+    centre: np.ndarray
+    half: float
+    box: tuple[int, int, int, int]
+
+    @property
+    def eye(self) -> np.ndarray:
+        """The camera's place (3,)."""
+        return self.frame[2] * DISTANCE
+
+
+def fit_camera(corners: np.ndarray, azimuth: float, elevation: float, size: int) -> Camera:
+    """Aim at a mesh of radius 1 so that all its corners (V, 3) are in the frame.
+
+    The window lies in the plane at distance 1; box is (top, bottom, left, right), the half-open
+    range of rows and columns that the corners can reach.
+    """
+    sin_a, cos_a, sin_e, cos_e = (
+        np.sin(azimuth), np.cos(azimuth), np.sin(elevation), np.cos(elevation),
+    )  # fmt: skip
+    towards = np.array([cos_e * sin_a, sin_e, cos_e * cos_a])
+    right = np.array([cos_a, 0.0, -sin_a])
+    frame = np.stack([right, np.cross(towards, right), towards])
+    placed = corners @ frame.T
+    flat = placed[:, :2] / (DISTANCE - placed[:, 2:])
+    low, high = flat.min(axis=0), flat.max(axis=0)
+    # One pixel and a half at least: no picture so small that its border is touched.
+    margin = min(max(MARGIN, 1.5 / size), 0.45)
+    half = max(float((high - low).max()) / 2, 1e-6) / (1 - 2 * margin)
+    centre = (low + high) / 2
+    pixels = ((np.stack([low, high]) - centre) / half + 1) / 2 * size
+    left, right_end = int(pixels[0, 0]) - 1, int(np.ceil(pixels[1, 0])) + 1
+    top, bottom = int(size - pixels[1, 1]) - 1, int(np.ceil(size - pixels[0, 1])) + 1
+    box = (max(top, 0), min(bottom, size), max(left, 0), min(right_end, size))
+    return Camera(frame=frame, centre=centre, half=half, box=box)
+
+
+def render_view(scene: RayScene, azimuth: float, elevation: float, size: int) -> np.ndarray:
+    """One picture (size, size, 4) uint8; angles in radians."""
+    camera = fit_camera(scene.corners, azimuth, elevation, size)
+    top, bottom, left, right = camera.box
+    rows, columns = np.mgrid[top:bottom, left:right]
+    shape = rows.shape
+    rows, columns = rows.ravel(), columns.ravel()
+    place = FIRST[2 * (rows % 2) + columns % 2]
+    total = trace(scene, camera, columns + place[:, 0], rows + place[:, 1], size)
+    edge = np.flatnonzero(contrast_mask(straight(total), shape))
+    if len(edge):
+        x = (columns[edge, None] + FURTHER[:, 0]).ravel()
+        y = (rows[edge, None] + FURTHER[:, 1]).ravel()
+        more = trace(scene, camera, x, y, size).reshape(len(edge), len(FURTHER), 4)
+        total[edge] = (total[edge] + more.sum(axis=1)) / (len(FURTHER) + 1)
+    picture = np.zeros((size, size, 4), np.uint8)
+    picture[..., :3] = 255  # white where nothing is, for readers that drop the alpha channel
+    color = np.rint(straight(total)).astype(np.uint8)
+    picture[top:bottom, left:right] = color.reshape(*shape, 4)
+    return picture
+
+
+def trace(scene: RayScene, camera: Camera, x: np.ndarray, y: np.ndarray, size: int) -> np.ndarray:
+    """Premultiplied linear RGBA (n, 4) float32 seen at places (n,) of the picture, in pixels."""
+    across = camera.centre[0] + camera.half * (2 * x / size - 1)
+    upwards = camera.centre[1] - camera.half * (2 * y / size - 1)
+    frame = camera.frame.astype(np.float32)
+    ways = across[:, None] * frame[0] + upwards[:, None] * frame[1] - frame[2]
+    ways = ways.astype(np.float32)
+    eye = camera.eye.astype(np.float32)
+    origins = np.ascontiguousarray(np.broadcast_to(eye, ways.shape))
+    hits = scene.tracer.run(origins, ways, query="INTERSECT", output=True)
+    out = np.zeros((len(ways), 4), np.float32)
+    seen = np.flatnonzero(hits["primID"] >= 0)
+    if len(seen) == 0:
+        return out
+    face, ways = hits["primID"][seen], ways[seen]
+    towards = -unit(ways)
+    uv = np.stack([hits["u"][seen], hits["v"][seen]], axis=1)
+    smooth, flat = facing_normals(scene.surface, face, uv, towards)
+    places = eye + ways * hits["tfar"][seen, None] + flat * 2e-4
+    lit = key_light_reaches(scene, places, flat, light_direction(KEY_LIGHT, camera.frame))
+    out[seen, :3] = shade(scene.surface.albedo[face], smooth, towards, lit, frame)
+    out[seen, 3] = 1
+    np.clip(out, 0, 1, out=out)
+    return out
+
+
+def key_light_reaches(
+    scene: RayScene, places: np.ndarray, flat: np.ndarray, key: np.ndarray
+) -> np.ndarray:
+    """Whether nothing stands between places (n, 3) and the key light: (n,) bool.
+
+    Faces turned away from the light count as reached: their smooth normals darken them already,
+    and a hard shadow there would show the faces of a coarse mesh.
+    """
+    lit = np.ones(len(places), bool)
+    asked = np.flatnonzero(flat @ key > 0.05)
+    if len(asked):
+        ways = np.ascontiguousarray(np.broadcast_to(key, (len(asked), 3)))
+        lit[asked] = scene.tracer.run(places[asked], ways, query="OCCLUDED") < 0
+    return lit
+
+
+def straight(premultiplied: np.ndarray) -> np.ndarray:
+    """sRGB with straight alpha (n, 4), 0 to 255, out of premultiplied linear light (n, 4)."""
+    out = np.full(premultiplied.shape, 255, np.float32)
+    alpha = premultiplied[:, 3]
+    seen = alpha > 0
+    out[seen, :3] = srgb(premultiplied[seen, :3] / alpha[seen, None]) * 255
+    out[:, 3] = alpha * 255
+    return out
+
+
+def contrast_mask(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """(H * W,) bool: which pixels (H * W, 4) differ from one of their eight neighbours."""
+    grid = pixels.reshape(*shape, 4)
+    lows, highs = grid, grid
+    for axis in (0, 1):
+        lows, highs = spread(lows, axis, np.minimum), spread(highs, axis, np.maximum)
+    return ((highs - lows).max(axis=2) > CONTRAST).ravel()
+
+
+def spread(grid: np.ndarray, axis: int, choose: np.ufunc) -> np.ndarray:
+    """Each pixel's choice (least or greatest) among itself and its two neighbours on an axis."""
+    out = grid.copy()
+    near = np.moveaxis(out, axis, 0)
+    source = np.moveaxis(grid, axis, 0)
+    choose(near[1:], source[:-1], out=near[1:])
+    choose(near[:-1], source[1:], out=near[:-1])
+    return out
