@@ -50,7 +50,7 @@ def _query(
     """Two rows: the query before its neighbours by each encoder."""
     rows = []
     for place, (name, others) in enumerate(found.items()):
-        first, last = place == 0, place == len(found) - 1
+        first = place == 0
         asked = tag(
             "td",
             _thumbnail(embedded, clouds, query),
@@ -70,8 +70,9 @@ def _query(
                     tag("span", words, class_=kind, title=f"{kind} class"),
                 )
             )
-        kinds = " ".join(k for k, on in (("next", first), ("last", last)) if on)
-        rows.append(tag("tr", asked if first else None, lead, *cells, class_=kinds or None))
+        rows.append(
+            tag("tr", asked if first else None, lead, *cells, class_="next" if first else None)
+        )
     return rows
 
 

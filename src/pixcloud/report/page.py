@@ -131,8 +131,8 @@ def _features(record: RunRecord, clouds: CloudStore, say: Callable[[str], None])
         )
         return section("features", title, None, tag("p", words, class_="note"))
     lead = (
-        "Features of labelled test clouds, by the encoder after and before pre-training. Neither "
-        "saw a label. Choose a class to see it alone."
+        "Features of labelled test clouds, by the pre-trained encoder and by the same encoder with "
+        "fresh weights. Neither was trained on labels. Choose a class to see it alone."
     )
     return section("features", title, lead, shown)
 
