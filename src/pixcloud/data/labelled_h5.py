@@ -1,0 +1,127 @@
+"""Stage 2, labelled clouds in h5 files: datasets (S, N, 3) and (S, ...) <-> arrays, checked.
+
+What ModelNet40 and ShapeNetPart share; `modelnet` and `shapenetpart` know the names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pixcloud.data.atomic import replaced_file
+from pixcloud.errors import DataError, FileFormatError
+
+if TYPE_CHECKING:
+    import h5py
+
+# Clouds per file in the published packings.
+CLOUDS_PER_FILE = 2048
+
+
+def read_datasets(path: Path, keys: Sequence[tuple[str, ...]]) -> list[np.ndarray]:
+    """Read one dataset for each entry of `keys`, the first of its names that is there.
+
+    Raises:
+        FileFormatError: if the file is no h5 file, or none of the names is in it.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return [_first(file, names, path) for names in keys]
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise FileFormatError(f"{path}: cannot be read as h5 ({reason}); copy it again") from error
+
+
+def _first(file: h5py.File, names: tuple[str, ...], path: Path) -> np.ndarray:
+    import h5py
+
+    for name in names:
+        if isinstance(file.get(name), h5py.Dataset):
+            return np.asarray(file[name])
+    wanted = " or ".join(repr(name) for name in names)
+    raise FileFormatError(f"{path}: expected a dataset {wanted}, found {sorted(file)}")
+
+
+def checked_clouds(path: Path, points: np.ndarray) -> np.ndarray:
+    """Clouds (S, N, 3) as float32.
+
+    Raises:
+        FileFormatError: if they have another shape or coordinates that are not finite.
+    """
+    if points.ndim != 3 or points.shape[2] != 3 or points.shape[1] == 0:
+        raise FileFormatError(f"{path}: 'data' has shape {points.shape}, expected (S, N, 3)")
+    points = points.astype(np.float32, copy=False)
+    if not np.isfinite(points).all():
+        bad = np.flatnonzero(~np.isfinite(points).all(axis=(1, 2)))
+        raise FileFormatError(
+            f"{path}: {len(bad)} clouds hold NaN or infinite coordinates, the first is {bad[0]}"
+        )
+    return points
+
+
+def checked_labels(path: Path, labels: np.ndarray, clouds: int, classes: int) -> np.ndarray:
+    """Labels (S,) or (S, 1) as (S,) int64.
+
+    Raises:
+        FileFormatError: if their number differs from the clouds', or one names no class.
+    """
+    if labels.shape not in ((clouds,), (clouds, 1)):
+        raise FileFormatError(
+            f"{path}: 'label' has shape {labels.shape}, expected ({clouds},) or ({clouds}, 1)"
+        )
+    labels = labels.reshape(-1).astype(np.int64)
+    if clouds and not 0 <= labels.min() <= labels.max() < classes:
+        raise FileFormatError(
+            f"{path}: labels from {labels.min()} to {labels.max()}, and {classes} classes are known"
+        )
+    return labels
+
+
+def same_points(parts: list[tuple[Path, np.ndarray]]) -> np.ndarray:
+    """One array (S, N, 3) from those of several files.
+
+    Raises:
+        FileFormatError: if their clouds differ in size.
+    """
+    for path, points in parts:
+        if points.shape[1] != parts[0][1].shape[1]:
+            raise FileFormatError(
+                f"{path}: clouds of {points.shape[1]} points, and {parts[0][0].name} beside it has "
+                f"{parts[0][1].shape[1]}"
+            )
+    return np.concatenate([points for _, points in parts])
+
+
+def write_datasets(path: Path, datasets: dict[str, np.ndarray]) -> None:
+    """Write an h5 file, whole or not at all; its bytes depend on the arrays alone."""
+    import h5py
+
+    with replaced_file(path) as temporary, h5py.File(temporary, "w", libver="earliest") as file:
+        for name, values in datasets.items():
+            # Compressed as in the published packing; no times, so that equal data is equal bytes.
+            file.create_dataset(
+                name, data=values, compression="gzip", compression_opts=1, track_times=False
+            )
+
+
+def numbered(folder: Path, prefix: str) -> list[Path]:
+    """Files `<prefix><number>.h5` of a folder, in the order of their numbers."""
+    found = [p for p in folder.glob(f"{prefix}*.h5") if p.stem[len(prefix) :].isdigit()]
+    return sorted(found, key=lambda p: int(p.stem[len(prefix) :]))
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list that are not empty.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    try:
+        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error

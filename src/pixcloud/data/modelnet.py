@@ -1,0 +1,140 @@
+"""Stage 2, ModelNet40 in h5 files: a folder <-> `LabelledClouds`, points (S, N, 3), y up.
+
+Two packings are read in place: `modelnet40_ply_hdf5_2048/ply_data_train0.h5` ... with its lists,
+and `modelnet40_hdf5_2048/train0.h5` ... . `pixcloud data make` and the embedded data are written
+in the first.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from pixcloud.data import labelled_h5
+from pixcloud.data.atomic import write_bytes
+from pixcloud.errors import DataError
+from pixcloud.types import LabelledClouds
+
+FOLDER = "modelnet40_ply_hdf5_2048"
+OTHER_FOLDER = "modelnet40_hdf5_2048"
+CLASS_LIST = "shape_names.txt"
+Split = Literal["train", "test"]
+
+
+def read_modelnet(root: Path, split: str) -> LabelledClouds:
+    """Read a split of a ModelNet40 packing, or of data in its layout.
+
+    Lists such as `train_files.txt` hold paths of another machine: only the base names count, and
+    each must be there. Without a list the files are taken in the order of their numbers.
+
+    Args:
+        root: The folder of the h5 files, or the one above it.
+        split: "train" or "test".
+
+    Returns:
+        Clouds (S, N, 3) float32 as stored, and labels (S,) int64. Without `shape_names.txt` the
+        classes are called "0", "1", ...
+
+    Raises:
+        DataError: if a folder, list or file is missing.
+        FileFormatError: if a file is broken, or holds something of another shape.
+
+    Example:
+        >>> train = read_modelnet(Path("/data/modelnet40_ply_hdf5_2048"), "train")  # doctest: +SKIP
+        >>> train.points.shape  # doctest: +SKIP
+        (9840, 2048, 3)
+    """
+    if split not in ("train", "test"):
+        raise DataError(f"ModelNet40 has the splits 'train' and 'test', not '{split}'")
+    folder = _folder(root)
+    files = _files(folder, split)
+    loaded = []
+    for path in files:
+        points, labels = labelled_h5.read_datasets(path, [("data",), ("label",)])
+        loaded.append((path, labelled_h5.checked_clouds(path, points), labels))
+    names = folder / CLASS_LIST
+    if names.is_file():
+        classes = labelled_h5.read_lines(names)
+    else:
+        highest = max((int(labels.max()) for _, _, labels in loaded if labels.size), default=-1)
+        classes = [str(number) for number in range(highest + 1)]
+    labels = np.concatenate(
+        [labelled_h5.checked_labels(p, found, len(x), len(classes)) for p, x, found in loaded]
+    )
+    points = labelled_h5.same_points([(path, points) for path, points, _ in loaded])
+    if not len(points):
+        raise DataError(f"{folder}: the {split} split holds no clouds")
+    name = "modelnet40" if len(classes) == 40 else folder.parent.name
+    return LabelledClouds(name=name, split=split, points=points, labels=labels, classes=classes)
+
+
+def _folder(root: Path) -> Path:
+    for folder in (root / FOLDER, root / OTHER_FOLDER, root):
+        if folder.is_dir() and next(folder.glob("*.h5"), None):
+            return folder
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; expected {FOLDER}/ or its h5 files there")
+    raise DataError(
+        f"{root}: no ModelNet40 there; expected ply_data_train0.h5 or train0.h5, in it, in "
+        f"{FOLDER}/ or in {OTHER_FOLDER}/"
+    )
+
+
+def _files(folder: Path, split: str) -> list[Path]:
+    listing = folder / f"{split}_files.txt"
+    if listing.is_file():
+        bases = [
+            line.replace("\\", "/").rsplit("/", 1)[-1] for line in labelled_h5.read_lines(listing)
+        ]
+        files = [folder / base for base in bases]
+        if missing := [path.name for path in files if not path.is_file()]:
+            raise DataError(f"{folder}: {listing.name} names {missing[0]}, which is missing")
+        if files:
+            return files
+    for prefix in (f"ply_data_{split}", split):
+        if files := labelled_h5.numbered(folder, prefix):
+            return files
+    raise DataError(
+        f"{folder}: no {split} split; expected ply_data_{split}0.h5 or {split}0.h5 in it"
+    )
+
+
+def write_modelnet(
+    root: Path, clouds: LabelledClouds, normals: np.ndarray | None = None
+) -> list[Path]:
+    """Write a split in the layout of `modelnet40_ply_hdf5_2048`; the bytes depend on it alone.
+
+    Args:
+        root: The folder that holds, or will hold, `modelnet40_ply_hdf5_2048/`.
+        clouds: Points (S, N, 3), labels (S,), classes, and the split's name.
+        normals: (S, N, 3) or None.
+
+    Returns:
+        The h5 files.
+
+    Raises:
+        DataError: if the split has a class list that differs from the one that is there.
+    """
+    folder = root / FOLDER
+    names = "".join(f"{name}\n" for name in clouds.classes)
+    listing = folder / CLASS_LIST
+    if listing.is_file() and listing.read_text("utf-8") != names:
+        raise DataError(f"{listing}: lists other classes than the {clouds.split} split to write")
+    files = []
+    for number, start in enumerate(range(0, len(clouds.points), labelled_h5.CLOUDS_PER_FILE)):
+        part = slice(start, start + labelled_h5.CLOUDS_PER_FILE)
+        datasets = {
+            "data": clouds.points[part].astype(np.float32),
+            "label": clouds.labels[part, None].astype(np.int64),
+        }
+        if normals is not None:
+            datasets["normal"] = normals[part].astype(np.float32)
+        path = folder / f"ply_data_{clouds.split}{number}.h5"
+        labelled_h5.write_datasets(path, datasets)
+        files.append(path)
+    write_bytes(listing, names.encode())
+    lines = "".join(f"{path.name}\n" for path in files)
+    write_bytes(folder / f"{clouds.split}_files.txt", lines.encode())
+    return files

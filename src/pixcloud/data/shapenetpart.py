@@ -1,0 +1,166 @@
+"""Stage 2, ShapeNetPart in h5 files: a folder <-> `LabelledClouds` with parts (S, N).
+
+Part numbers run through over the categories: airplane 0-3, bag 4-5, ... 49. Data of other
+categories in this layout carry their own `parts.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixcloud.data import labelled_h5
+from pixcloud.data.atomic import write_bytes
+from pixcloud.errors import DataError, FileFormatError
+from pixcloud.types import LabelledClouds
+
+FOLDERS = ("shapenet_part_seg_hdf5_data", "hdf5_data")
+PART_LIST = "parts.json"
+SPLITS = ("train", "val", "test")
+# Categories in label order with their numbers of parts.
+PUBLISHED_PARTS = {
+    "airplane": 4, "bag": 2, "cap": 2, "car": 4, "chair": 4, "earphone": 3, "guitar": 3,
+    "knife": 2, "lamp": 4, "laptop": 2, "motorbike": 6, "mug": 2, "pistol": 3, "rocket": 3,
+    "skateboard": 3, "table": 3,
+}  # fmt: skip
+
+
+def read_part_names(root: Path) -> dict[str, list[str]]:
+    """Categories in label order, each with the names of its parts in the order of their numbers.
+
+    Raises:
+        FileFormatError: if `parts.json` is there and broken.
+    """
+    path = _folder(root) / PART_LIST
+    if not path.is_file():
+        return {name: [f"part {i}" for i in range(n)] for name, n in PUBLISHED_PARTS.items()}
+    try:
+        content: Any = json.loads(path.read_text("utf-8"))
+        return {str(name): [str(part) for part in parts] for name, parts in content.items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise FileFormatError(
+            f'{path}: expected {{"category": ["part", ...]}} ({error})'
+        ) from error
+
+
+def part_offsets(part_names: dict[str, list[str]]) -> list[int]:
+    """The number of each category's first part, and one more for the end.
+
+    >>> part_offsets({"mug": ["handle", "cup"], "cap": ["peak"]})
+    [0, 2, 3]
+    """
+    return [0, *np.cumsum([len(parts) for parts in part_names.values()]).tolist()]
+
+
+def read_shapenetpart(root: Path, split: str) -> LabelledClouds:
+    """Read a split of ShapeNetPart's h5 packing, or of data in its layout.
+
+    Args:
+        root: The folder of the h5 files, or the one above it.
+        split: "train", "val" or "test".
+
+    Returns:
+        Clouds (S, N, 3), labels (S,) and parts (S, N) int64, numbered through.
+
+    Raises:
+        DataError: if the folder or the split is missing.
+        FileFormatError: if a file is broken, of another shape, or has parts of another category.
+    """
+    if split not in SPLITS:
+        raise DataError(f"ShapeNetPart has the splits {', '.join(SPLITS)}, not '{split}'")
+    folder = _folder(root)
+    files = labelled_h5.numbered(folder, f"ply_data_{split}")
+    if not files:
+        raise DataError(f"{folder}: no {split} split; expected ply_data_{split}0.h5 in it")
+    part_names = read_part_names(root)
+    points, labels, parts = [], [], []
+    for path in files:
+        cloud, label, part = labelled_h5.read_datasets(
+            path, [("data",), ("label",), ("pid", "seg")]
+        )
+        points.append((path, labelled_h5.checked_clouds(path, cloud)))
+        labels.append(labelled_h5.checked_labels(path, label, len(cloud), len(part_names)))
+        parts.append(_checked_parts(path, part, cloud.shape[:2], labels[-1], part_names))
+    clouds = LabelledClouds(
+        name="shapenetpart" if list(part_names) == list(PUBLISHED_PARTS) else folder.parent.name,
+        split=split,
+        points=labelled_h5.same_points(points),
+        labels=np.concatenate(labels),
+        classes=list(part_names),
+        parts=np.concatenate(parts),
+    )
+    if not len(clouds.points):
+        raise DataError(f"{folder}: the {split} split holds no clouds")
+    return clouds
+
+
+def _checked_parts(
+    path: Path,
+    parts: np.ndarray,
+    shape: tuple[int, ...],
+    labels: np.ndarray,
+    part_names: dict[str, list[str]],
+) -> np.ndarray:
+    if parts.shape != shape:
+        raise FileFormatError(f"{path}: 'pid' has shape {parts.shape}, expected {shape}")
+    parts = parts.astype(np.int64)
+    offsets = np.array(part_offsets(part_names))
+    low, high = offsets[labels][:, None], offsets[labels + 1][:, None]
+    wrong = ((parts < low) | (parts >= high)).any(axis=1)
+    if wrong.any():
+        first = int(np.flatnonzero(wrong)[0])
+        raise FileFormatError(
+            f"{path}: cloud {first} is a {list(part_names)[labels[first]]} and has parts from "
+            f"{parts[first].min()} to {parts[first].max()}, expected {low[first, 0]} to "
+            f"{high[first, 0] - 1}"
+        )
+    return parts
+
+
+def _folder(root: Path) -> Path:
+    for folder in (*(root / name for name in FOLDERS), root):
+        if folder.is_dir() and any(labelled_h5.numbered(folder, f"ply_data_{s}") for s in SPLITS):
+            return folder
+    raise DataError(
+        f"{root}: no ShapeNetPart there; expected ply_data_train0.h5 in it or in {FOLDERS[0]}/"
+    )
+
+
+def write_shapenetpart(
+    root: Path, clouds: LabelledClouds, part_names: dict[str, list[str]]
+) -> list[Path]:
+    """Write a split in the layout of ShapeNetPart; the bytes depend on it alone.
+
+    Args:
+        root: The folder that holds, or will hold, `shapenet_part_seg_hdf5_data/`.
+        clouds: With parts (S, N), numbered through.
+        part_names: Categories in label order with the names of their parts.
+
+    Returns:
+        The h5 files.
+
+    Raises:
+        DataError: if the clouds have no parts, or another list of parts is there already.
+    """
+    if clouds.parts is None:
+        raise DataError(f"{root}: clouds without part labels cannot be written as ShapeNetPart")
+    folder = root / FOLDERS[0]
+    listing, names = folder / PART_LIST, json.dumps(part_names, indent=1) + "\n"
+    if listing.is_file() and listing.read_text("utf-8") != names:
+        raise DataError(f"{listing}: lists other parts than the {clouds.split} split to write")
+    files = []
+    for number, start in enumerate(range(0, len(clouds.points), labelled_h5.CLOUDS_PER_FILE)):
+        part = slice(start, start + labelled_h5.CLOUDS_PER_FILE)
+        path = folder / f"ply_data_{clouds.split}{number}.h5"
+        datasets = {
+            "data": clouds.points[part].astype(np.float32),
+            "label": clouds.labels[part, None].astype(np.int64),
+            "pid": clouds.parts[part].astype(np.int64),
+        }
+        labelled_h5.write_datasets(path, datasets)
+        files.append(path)
+    write_bytes(listing, names.encode())
+    return files
