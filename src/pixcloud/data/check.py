@@ -51,7 +51,7 @@ def _check_pairs(name: str, root: Path, read: int) -> list[str]:
     return lines
 
 
-def _read_some(pairs: list, read: int) -> str:  # type: ignore[type-arg]
+def _read_some(pairs: list, read: int) -> str:
     from pixcloud.data.files import read_cloud, read_picture
 
     step = 1 if read < 0 else max(1, len(pairs) // read)

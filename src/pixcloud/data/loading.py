@@ -183,7 +183,7 @@ def pair_batches(dataset: PairDataset, order: PairOrder, workers: int) -> Iterat
     workers = resolve_workers(workers)
     loader = DataLoader(
         dataset,
-        batch_sampler=order,  # type: ignore[arg-type]
+        batch_sampler=order,
         collate_fn=collate_pairs,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
