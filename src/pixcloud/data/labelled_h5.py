@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pixcloud.data.atomic import replaced_file
+from pixcloud.data.atomic import replaced_file, write_bytes
 from pixcloud.errors import DataError, FileFormatError
+from pixcloud.types import LabelledClouds
 
 if TYPE_CHECKING:
     import h5py
@@ -97,6 +98,61 @@ def same_points(parts: list[tuple[Path, np.ndarray]]) -> np.ndarray:
     return np.concatenate([points for _, points in parts])
 
 
+def check_writable(folder: Path, clouds: LabelledClouds) -> None:
+    """Refuse a split that its reader would refuse.
+
+    Raises:
+        DataError: if shapes or labels do not fit, coordinates are not finite, there are no
+            clouds, or a class name cannot stand on a line of its own.
+    """
+    points, labels, what = clouds.points, clouds.labels, f"{folder}: the {clouds.split} split"
+    if points.ndim != 3 or points.shape[2] != 3 or 0 in points.shape:
+        raise DataError(f"{what} has points {points.shape}; expected (S, N, 3), none of them 0")
+    if not np.isfinite(points).all():
+        raise DataError(f"{what} holds NaN or infinite coordinates")
+    if labels.shape != (len(points),):
+        raise DataError(f"{what} has labels {labels.shape} for {len(points)} clouds")
+    if not 0 <= labels.min() <= labels.max() < len(clouds.classes):
+        raise DataError(
+            f"{what} has labels {labels.min()} to {labels.max()} for {len(clouds.classes)} classes"
+        )
+    for name in clouds.classes:
+        if name != name.strip() or len(name.splitlines()) != 1:
+            raise DataError(f"{what} has a class {name!r}, which cannot stand on a line of its own")
+
+
+def write_split(
+    folder: Path, prefix: str, datasets: dict[str, np.ndarray], listing: Path | None = None
+) -> list[Path]:
+    """Write arrays of equal length as `<prefix>0.h5, <prefix>1.h5, ...`, replacing the split there.
+
+    The file with the number 0 appears last but for the listing, and goes first: a kill leaves a
+    split that `numbered` refuses, and never one that looks whole and is not.
+
+    Args:
+        folder: Where to write.
+        prefix: What stands before the numbers.
+        datasets: Name to array, equal along the first axis.
+        listing: A file to list the names in, or None.
+
+    Returns:
+        The files in order.
+    """
+    if listing is not None:
+        listing.unlink(missing_ok=True)
+    for old in sorted(folder.glob(f"{prefix}*.h5")):
+        if old.stem[len(prefix) :].isdigit():
+            old.unlink()
+    starts = range(0, len(next(iter(datasets.values()))), CLOUDS_PER_FILE)
+    files = [folder / f"{prefix}{number}.h5" for number in range(len(starts))]
+    for path, start in zip(reversed(files), reversed(starts), strict=True):
+        part = slice(start, start + CLOUDS_PER_FILE)
+        write_datasets(path, {name: values[part] for name, values in datasets.items()})
+    if listing is not None:
+        write_bytes(listing, "".join(f"{path.name}\n" for path in files).encode())
+    return files
+
+
 def write_datasets(path: Path, datasets: dict[str, np.ndarray]) -> None:
     """Write an h5 file, whole or not at all; its bytes depend on the arrays alone."""
     import h5py
@@ -110,9 +166,20 @@ def write_datasets(path: Path, datasets: dict[str, np.ndarray]) -> None:
 
 
 def numbered(folder: Path, prefix: str) -> list[Path]:
-    """Files `<prefix><number>.h5` of a folder, in the order of their numbers."""
+    """Files `<prefix><number>.h5` of a folder, in the order of their numbers.
+
+    Raises:
+        DataError: if a number below the highest is missing.
+    """
     found = [p for p in folder.glob(f"{prefix}*.h5") if p.stem[len(prefix) :].isdigit()]
-    return sorted(found, key=lambda p: int(p.stem[len(prefix) :]))
+    files = sorted(found, key=lambda p: int(p.stem[len(prefix) :]))
+    for number, path in enumerate(files):
+        if int(path.stem[len(prefix) :]) != number:
+            raise DataError(
+                f"{folder / f'{prefix}{number}.h5'}: missing, and {files[-1].name} is there; "
+                "expected the numbers 0 and on without gaps"
+            )
+    return files
 
 
 def read_lines(path: Path) -> list[str]:

@@ -31,7 +31,7 @@ FIRST_READ = 1 << 16  # holds the header and 2,048 vertices with normals
 class VertexLayout(NamedTuple):
     """Where the vertices lie after the header.
 
-    encoding is a key of `BYTE_ORDERS`; vertices is their number; record describes one vertex and has the field "xyz" when
+    encoding is a key of `BYTE_ORDERS`; record describes one vertex and has the field "xyz" when
     x, y, z are neighbours of one type; least_bytes is the smallest size that everything after the
     header can have.
     """
@@ -189,7 +189,7 @@ def ascii_vertices(path: str | os.PathLike[str], body: bytes, layout: VertexLayo
     ]
     if len(lines) < layout.vertices:
         raise FileFormatError(
-            f"{path}: truncated: {len(lines)} of {layout.vertices} vertices; fetch or write it again"
+            f"{path}: truncated: {len(lines)} of {layout.vertices} vertices; fetch or rewrite it"
         )
     wanted = [layout.columns.index(name) for name in ("x", "y", "z")]
     if {"nx", "ny", "nz"} <= set(layout.columns):

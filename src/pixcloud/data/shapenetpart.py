@@ -1,185 +1,165 @@
-"""Stage 2, ShapeNetPart as HDF5: a folder <-> one split as `LabelledClouds` with parts.
+"""Stage 2, ShapeNetPart in h5 files: a folder <-> `LabelledClouds` with parts (S, N).
 
-    ROOT/shapenet_part_seg_hdf5_data/ply_data_{train,val,test}{0,1,...}.h5
-        data (S, N, 3), label (S, 1) category, pid (S, N) part, numbered through all categories
-
-Categories and parts are the published ones, unless `all_object_categories.txt` names others.
+Part numbers run through over the categories: airplane 0-3, bag 4-5, ... 49. Data of other
+categories in this layout carry their own `parts.json`.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from pixcloud.data import labelled_h5
 from pixcloud.data.atomic import write_bytes
-from pixcloud.data.modelnet import check_split, check_writable, read_labels
-from pixcloud.data.numbered_h5 import (
-    check_finite,
-    flat_labels,
-    read_shards,
-    smallest_unsigned,
-    split_files,
-    write_shards,
-)
-from pixcloud.errors import DataError
+from pixcloud.errors import DataError, FileFormatError
 from pixcloud.types import LabelledClouds
 
-FOLDER = "shapenet_part_seg_hdf5_data"
-FOLDERS = (FOLDER, "hdf5_data")
+FOLDERS = ("shapenet_part_seg_hdf5_data", "hdf5_data")
+PART_LIST = "parts.json"
 SPLITS = ("train", "val", "test")
-CATEGORY_LIST = "all_object_categories.txt"
-# Category, in label order -> number of its parts; parts are numbered through, 0 to 49.
-SHAPENETPART = {
+# Categories in label order with their numbers of parts.
+PUBLISHED_PARTS = {
     "airplane": 4, "bag": 2, "cap": 2, "car": 4, "chair": 4, "earphone": 3, "guitar": 3,
     "knife": 2, "lamp": 4, "laptop": 2, "motorbike": 6, "mug": 2, "pistol": 3, "rocket": 3,
     "skateboard": 3, "table": 3,
 }  # fmt: skip
-NUM_PARTS = sum(SHAPENETPART.values())
-SPELLINGS = {"motor": "motorbike", "motorcycle": "motorbike", "aeroplane": "airplane"}
+
+
+def read_part_names(root: Path) -> dict[str, list[str]]:
+    """Categories in label order, each with the names of its parts in the order of their numbers.
+
+    Raises:
+        FileFormatError: if `parts.json` is there and broken.
+    """
+    path = _folder(root) / PART_LIST
+    if not path.is_file():
+        return {name: [f"part {i}" for i in range(n)] for name, n in PUBLISHED_PARTS.items()}
+    try:
+        content: Any = json.loads(path.read_text("utf-8"))
+        return {str(name): [str(part) for part in parts] for name, parts in content.items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise FileFormatError(
+            f'{path}: expected {{"category": ["part", ...]}} ({error})'
+        ) from error
+
+
+def part_offsets(part_names: dict[str, list[str]]) -> list[int]:
+    """The number of each category's first part, and one more for the end.
+
+    >>> part_offsets({"mug": ["handle", "cup"], "cap": ["peak"]})
+    [0, 2, 3]
+    """
+    return [0, *np.cumsum([len(parts) for parts in part_names.values()]).tolist()]
 
 
 def read_shapenetpart(root: Path, split: str) -> LabelledClouds:
-    """Read one split of ShapeNetPart in its HDF5 layout.
+    """Read a split of ShapeNetPart's h5 packing, or of data in its layout.
 
     Args:
-        root: The folder that holds `shapenet_part_seg_hdf5_data/` or `hdf5_data/`, or one of
-            these itself.
-        split: "train", "val", "test", or "trainval" for the first two together.
+        root: The folder of the h5 files, or the one above it.
+        split: "train", "val" or "test".
 
     Returns:
-        Points (S, N, 3) float32, labels (S,) int64, and parts (S, N) int64.
+        Clouds (S, N, 3), labels (S,) and parts (S, N) int64, numbered through.
 
     Raises:
-        DataError: if a folder or file is missing, or the split has no such name.
-        FileFormatError: if a file is broken, has other shapes than expected, a category or part
-            out of range, or coordinates that are not finite.
+        DataError: if the folder or the split is missing.
+        FileFormatError: if a file is broken, of another shape, or has parts of another category.
     """
-    root = Path(root)
-    check_split(split, (*SPLITS, "trainval"))
-    folder = find_folder(root, "train" if split == "trainval" else split)
-    paths = []
-    for name in ("train", "val") if split == "trainval" else (split,):
-        paths += split_files(folder, f"ply_data_{name}", f"{name}_hdf5_file_list.txt")
-    keys = {"data": ("data",), "pid": ("pid", "seg")}
-    arrays = read_shards(paths, keys, {"data": "N 3", "pid": "N"})
-    points, parts = arrays["data"], arrays["pid"]
-    if parts.shape != points.shape[:2]:
-        raise DataError(
-            f"{folder}: parts have the shape {parts.shape}; expected {points.shape[:2]}, one part "
-            "for each point"
+    if split not in SPLITS:
+        raise DataError(f"ShapeNetPart has the splits {', '.join(SPLITS)}, not '{split}'")
+    folder = _folder(root)
+    files = labelled_h5.numbered(folder, f"ply_data_{split}")
+    if not files:
+        raise DataError(f"{folder}: no {split} split; expected ply_data_{split}0.h5 in it")
+    part_names = read_part_names(root)
+    points, labels, parts = [], [], []
+    for path in files:
+        cloud, label, part = labelled_h5.read_datasets(
+            path, [("data",), ("label",), ("pid", "seg")]
         )
-    classes = read_categories(folder)
-    standard = classes == list(SHAPENETPART)
-    last_part = NUM_PARTS if standard else int(parts.max(initial=0)) + 1
-    labels = read_labels(paths, len(points))
-    return LabelledClouds(
-        name="shapenetpart",
+        points.append((path, labelled_h5.checked_clouds(path, cloud)))
+        labels.append(labelled_h5.checked_labels(path, label, len(cloud), len(part_names)))
+        parts.append(_checked_parts(path, part, cloud.shape[:2], labels[-1], part_names))
+    clouds = LabelledClouds(
+        name="shapenetpart" if list(part_names) == list(PUBLISHED_PARTS) else folder.parent.name,
         split=split,
-        points=check_finite(paths[0], points),
-        labels=flat_labels(paths[0], labels, len(classes), "category"),
-        classes=classes,
-        parts=flat_labels(paths[0], parts, last_part, "part"),
+        points=labelled_h5.same_points(points),
+        labels=np.concatenate(labels),
+        classes=list(part_names),
+        parts=np.concatenate(parts),
     )
+    if not len(clouds.points):
+        raise DataError(f"{folder}: the {split} split holds no clouds")
+    return clouds
 
 
-def find_folder(root: Path, split: str) -> Path:
-    """The folder in which a split lies.
+def _checked_parts(
+    path: Path,
+    parts: np.ndarray,
+    shape: tuple[int, ...],
+    labels: np.ndarray,
+    part_names: dict[str, list[str]],
+) -> np.ndarray:
+    if parts.shape != shape:
+        raise FileFormatError(f"{path}: 'pid' has shape {parts.shape}, expected {shape}")
+    parts = parts.astype(np.int64)
+    offsets = np.array(part_offsets(part_names))
+    low, high = offsets[labels][:, None], offsets[labels + 1][:, None]
+    wrong = ((parts < low) | (parts >= high)).any(axis=1)
+    if wrong.any():
+        first = int(np.flatnonzero(wrong)[0])
+        raise FileFormatError(
+            f"{path}: cloud {first} is a {list(part_names)[labels[first]]} and has parts from "
+            f"{parts[first].min()} to {parts[first].max()}, expected {low[first, 0]} to "
+            f"{high[first, 0] - 1}"
+        )
+    return parts
 
-    Raises:
-        DataError: if there is none.
-    """
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; give the folder that holds {FOLDER}/")
+
+def _folder(root: Path) -> Path:
     for folder in (*(root / name for name in FOLDERS), root):
-        if folder.is_dir() and any(folder.glob(f"ply_data_{split}[0-9]*.h5")):
+        if folder.is_dir() and any(labelled_h5.numbered(folder, f"ply_data_{s}") for s in SPLITS):
             return folder
     raise DataError(
-        f"{root}: no files of the split {split!r}; expected ply_data_{split}0.h5 here or in "
-        f"{' or '.join(name + '/' for name in FOLDERS)}"
+        f"{root}: no ShapeNetPart there; expected ply_data_train0.h5 in it or in {FOLDERS[0]}/"
     )
-
-
-def read_categories(folder: Path) -> list[str]:
-    """Categories in label order: the published sixteen, or those that the folder's list names."""
-    path = folder / CATEGORY_LIST
-    if not path.is_file():
-        return list(SHAPENETPART)
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    # The list of the published set has a synset behind each name, after a tab.
-    names = [line.split("\t")[0].strip() for line in lines if line.strip()]
-    usual = [SPELLINGS.get(name.lower(), name.lower()) for name in names]
-    return list(SHAPENETPART) if usual == list(SHAPENETPART) else names
-
-
-def part_ranges(clouds: LabelledClouds) -> list[tuple[int, ...]]:
-    """The parts of each category, in label order.
-
-    Args:
-        clouds: With parts. For the published categories only their names count; for others, the
-            parts that occur, so hand in the split with all of them.
-
-    Raises:
-        DataError: if the clouds have no parts.
-
-    Example:
-        >>> clouds = LabelledClouds(name="", split="", points=np.zeros((1, 1, 3)),
-        ...     labels=np.zeros(1), classes=list(SHAPENETPART), parts=np.zeros((1, 1), int))
-        >>> part_ranges(clouds)[1]
-        (4, 5)
-    """
-    if clouds.parts is None:
-        raise DataError(f"{clouds.name}: these clouds have no parts")
-    if clouds.classes == list(SHAPENETPART):
-        ends = np.cumsum(list(SHAPENETPART.values())).tolist()
-        starts = [0, *ends[:-1]]
-        return [tuple(range(a, b)) for a, b in zip(starts, ends, strict=True)]
-    return [
-        tuple(np.unique(clouds.parts[clouds.labels == number]).tolist())
-        for number in range(len(clouds.classes))
-    ]
 
 
 def write_shapenetpart(
-    root: Path, split: str, clouds: LabelledClouds, normals: np.ndarray | None = None
-) -> None:
-    """Write one split as `ROOT/shapenet_part_seg_hdf5_data/`, 2,048 clouds to a file.
-
-    A kill leaves either the split or one that `read_shapenetpart` refuses.
+    root: Path, clouds: LabelledClouds, part_names: dict[str, list[str]]
+) -> list[Path]:
+    """Write a split in the layout of ShapeNetPart; the bytes depend on it alone.
 
     Args:
-        root: Folder in which the set's folder is made.
-        split: "train", "val" or "test".
-        clouds: At least one, with parts; the categories may be others than the published ones.
-        normals: (S, N, 3) of the points, or None.
+        root: The folder that holds, or will hold, `shapenet_part_seg_hdf5_data/`.
+        clouds: With parts (S, N), numbered through.
+        part_names: Categories in label order with the names of their parts.
+
+    Returns:
+        The h5 files.
 
     Raises:
-        DataError: if there is nothing to write, shapes do not fit, or a label is out of range.
-
-    Example:
-        >>> import tempfile
-        >>> clouds = LabelledClouds(name="two", split="val", points=np.zeros((2, 4, 3)),
-        ...     labels=np.array([0, 1]), classes=["a", "b"], parts=np.ones((2, 4), int))
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_shapenetpart(Path(folder), "val", clouds)
-        ...     read_shapenetpart(Path(folder), "val").parts.tolist()
-        [[1, 1, 1, 1], [1, 1, 1, 1]]
+        DataError: if the clouds have no parts, shapes, labels or parts are what
+            `read_shapenetpart` would refuse, or another list of parts is there already.
     """
-    check_split(split, SPLITS)
-    folder = Path(root) / FOLDER
-    check_writable(folder, clouds)
-    parts, points = clouds.parts, clouds.points
-    if parts is None or parts.shape != points.shape[:2]:
-        raise DataError(f"{folder}: parts must be {points.shape[:2]}, one for each point")
-    if clouds.classes == list(SHAPENETPART):
-        flat_labels(folder, parts, NUM_PARTS, "part")
-    arrays = {"data": points.astype(np.float32, copy=False)}
-    arrays["label"] = smallest_unsigned(clouds.labels.reshape(-1, 1))
-    arrays["pid"] = smallest_unsigned(parts)
-    if normals is not None:
-        if normals.shape != points.shape:
-            raise DataError(f"{folder}: normals {normals.shape} for points {points.shape}")
-        arrays["normal"] = normals.astype(np.float32, copy=False)
-    names = "".join(f"{name}\n" for name in clouds.classes)
-    write_bytes(folder / CATEGORY_LIST, names.encode("utf-8"))
-    write_shards(folder, f"ply_data_{split}", f"{split}_hdf5_file_list.txt", arrays)
+    if clouds.parts is None:
+        raise DataError(f"{root}: clouds without part labels cannot be written as ShapeNetPart")
+    folder = root / FOLDERS[0]
+    labelled_h5.check_writable(folder, clouds)
+    if list(part_names) != clouds.classes:
+        raise DataError(f"{folder}: parts of {list(part_names)} for classes {clouds.classes}")
+    _checked_parts(folder, clouds.parts, clouds.points.shape[:2], clouds.labels, part_names)
+    listing, names = folder / PART_LIST, json.dumps(part_names, indent=1) + "\n"
+    if listing.is_file() and listing.read_text("utf-8") != names:
+        raise DataError(f"{listing}: lists other parts than the {clouds.split} split to write")
+    datasets: dict[str, np.ndarray] = {
+        "data": clouds.points.astype(np.float32),
+        "label": clouds.labels[:, None].astype(np.int64),
+        "pid": clouds.parts.astype(np.int64),
+    }
+    write_bytes(listing, names.encode())
+    return labelled_h5.write_split(folder, f"ply_data_{clouds.split}", datasets)
