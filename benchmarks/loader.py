@@ -104,7 +104,7 @@ def _textbook(dataset: PairDataset, epoch: int, index: int) -> tuple[Any, ...]:
     views = []
     for _ in range(2):
         with open(pair.cloud, "rb") as stream:
-            mesh = trimesh.load(stream, file_type="ply")
+            mesh: Any = trimesh.load(stream, file_type="ply")
         points = np.asarray(mesh.vertices, dtype=np.float32)
         points = points - points.mean(0)
         points = points / np.linalg.norm(points, axis=1).max() * rng.uniform(0.5, 2)
@@ -120,7 +120,11 @@ def _textbook(dataset: PairDataset, epoch: int, index: int) -> tuple[Any, ...]:
         rgba = picture.convert("RGBA")
     white = Image.new("RGBA", rgba.size, "white")
     size = dataset.data.picture_size
-    rgb = Image.alpha_composite(white, rgba).convert("RGB").resize((size, size), Image.BILINEAR)
+    rgb = (
+        Image.alpha_composite(white, rgba)
+        .convert("RGB")
+        .resize((size, size), Image.Resampling.BILINEAR)
+    )
     return (*views, torch.from_numpy(np.array(rgb)).permute(2, 0, 1))
 
 
@@ -140,7 +144,7 @@ def _write_pairs(root: Path, models: int) -> str:
 def _smooth_picture(rng: np.random.Generator) -> Image.Image:
     """RGBA, 137 x 137, with about as many bytes as a render: smooth, with a transparent border."""
     coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
-    pixels = np.array(coarse.resize((137, 137), Image.BICUBIC))
+    pixels = np.array(coarse.resize((137, 137), Image.Resampling.BICUBIC))
     y, x = np.mgrid[-1:1:137j, -1:1:137j]
     alpha = np.where(x**2 + y**2 < 0.6, 255, 0).astype(np.uint8)
     return Image.fromarray(np.dstack([pixels, alpha]))

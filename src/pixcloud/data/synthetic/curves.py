@@ -1,4 +1,4 @@
-"""Stage 1, curves: a few numbers -> points (P, 2) or (P, 3) on a curve; `primitives` sweeps them."""
+"""Stage 1, curves: a few numbers -> points (P, 2) or (P, 3); `primitives` sweeps along them."""
 
 from __future__ import annotations
 

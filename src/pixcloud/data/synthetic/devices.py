@@ -292,7 +292,8 @@ LAPTOP = Category(
     name="laptop",
     parts=("base", "screen", "keyboard"),
     parameters={
-        "width": (0.8, 1.2), "aspect": (0.58, 0.86), "thickness": (0.025, 0.09), "keys": (0.36, 0.46),
+        "width": (0.8, 1.2), "aspect": (0.58, 0.86), "thickness": (0.025, 0.09),
+        "keys": (0.36, 0.46),
         "pad": (0.2, 0.4), "lid": (0.85, 1.0), "bezel": (0.88, 0.97), "opening": (85, 150),
     },
     variants={"pose": ("open", "open", "open", "wide", "tent")},

@@ -82,7 +82,8 @@ def build_airplane(p: Values, v: Values, m: Model) -> None:
     paint, trim = m.color("light", "paint", "steel"), m.color("paint", "plastic", "steel")
     r, half = p.radius, p.span / 2
     nose = 0.5 - p.nose
-    profile = smooth([(0.0, -0.5), (r * 0.22, -0.49), (r * 0.62, -0.5 + p.tail_cone * 0.6), (r, -0.5 + p.tail_cone * 1.2),
+    profile = smooth([(0.0, -0.5), (r * 0.22, -0.49), (r * 0.62, -0.5 + p.tail_cone * 0.6),
+                      (r, -0.5 + p.tail_cone * 1.2),
                       (r, nose), (r * 0.8, 0.5 - p.nose * 0.45), (0.0, 0.5)], 26)  # fmt: skip
     profile[:, 0] = np.maximum(profile[:, 0], 0)
     m.add("fuselage", lathe(profile, 24).turned("z", -90), paint)
@@ -142,7 +143,7 @@ def build_rocket(p: Values, v: Values, m: Model) -> None:
     m.add("body", lathe(np.concatenate([[(0, 0.06)], body, [(0, body[-1, 1])]])), paint)
     top, neck = body[-1, 1], body[-1, 0]
     if v.nose == "cone":
-        tip = [(neck, top), (neck * 0.5, top + p.nose * 0.5), (0.0, top + p.nose)]
+        tip = np.array([(neck, top), (neck * 0.5, top + p.nose * 0.5), (0.0, top + p.nose)])
     elif v.nose == "blunt":
         tip = smooth(
             [
@@ -213,9 +214,11 @@ AIRPLANE = Category(
     name="airplane",
     parts=("fuselage", "wings", "tail", "engines", "gear"),
     parameters={
-        "radius": (0.04, 0.085), "span": (0.6, 1.35), "nose": (0.1, 0.25), "tail_cone": (0.15, 0.35),
+        "radius": (0.04, 0.085), "span": (0.6, 1.35), "nose": (0.1, 0.25),
+        "tail_cone": (0.15, 0.35),
         "root": (0.14, 0.34), "taper": (0.25, 1.0), "sweep": (0.0, 0.3), "wing_x": (0.08, 0.25),
-        "dihedral": (-2, 8), "tail_chord": (0.09, 0.18), "fin": (0.1, 0.22), "tail_span": (0.22, 0.5),
+        "dihedral": (-2, 8), "tail_chord": (0.09, 0.18), "fin": (0.1, 0.22),
+        "tail_span": (0.22, 0.5),
         "engine": (0.35, 0.65), "engines": (0, 2),
     },
     variants={
@@ -234,7 +237,8 @@ ROCKET = Category(
     parameters={
         "radius": (0.06, 0.19), "nose": (0.12, 0.36), "base": (0.5, 0.95), "step": (0.4, 0.75),
         "fin_root": (0.1, 0.32), "fin_tip": (0.2, 0.9), "fin_span": (0.06, 0.22),
-        "fin_sweep": (0.0, 0.2), "fins": (0, 2), "booster": (0.4, 0.8), "booster_height": (0.25, 0.6),
+        "fin_sweep": (0.0, 0.2), "fins": (0, 2), "booster": (0.4, 0.8),
+        "booster_height": (0.25, 0.6),
     },
     variants={
         "body": ("straight", "cigar", "cigar", "stage"),

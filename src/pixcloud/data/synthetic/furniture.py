@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from pixcloud.data.synthetic.curves import superellipse
@@ -101,8 +103,11 @@ def build_bed(p: Values, v: Values, m: Model) -> None:
             for a in (-1, 1) for b in (-1, 1)
         ]  # fmt: skip
         m.add("frame", joined(*posts), wood)
-        beams = [both_sides(rod((width / 2, high, -length / 2), (width / 2, high, length / 2), 0.03)),
-                 both_sides(rod((-width / 2, high, length / 2), (width / 2, high, length / 2), 0.03), "z")]  # fmt: skip
+        corner = (width / 2, high, length / 2)
+        beams = [
+            both_sides(rod((width / 2, high, -length / 2), corner, 0.03)),
+            both_sides(rod((-width / 2, high, length / 2), corner, 0.03), "z"),
+        ]
         m.add("frame", joined(*beams), wood)
 
 
@@ -192,7 +197,7 @@ def build_bookshelf(p: Values, v: Values, m: Model) -> None:
         m.add("frame", support("square", p.width, p.depth, foot, thick * 1.4), wood)
     room = levels[1] - levels[0] - thick
     for y in levels[:-1]:
-        for left, right in zip(edges[:-1], edges[1:], strict=True):
+        for left, right in itertools.pairwise(edges):
             if m.chance(p.fill):
                 inner = (left + thick / 2, right - thick / 2)
                 fill = m.rng.uniform(0.3, 1.0)
@@ -256,7 +261,8 @@ BOOKSHELF = Category(
     name="bookshelf",
     parts=("frame", "shelves", "books"),
     parameters={
-        "width": (0.45, 1.6), "height": (0.6, 2.1), "depth": (0.22, 0.42), "thickness": (0.018, 0.05),
+        "width": (0.45, 1.6), "height": (0.6, 2.1), "depth": (0.22, 0.42),
+        "thickness": (0.018, 0.05),
         "foot": (0.08, 0.2), "rows": (0, 5), "columns": (0, 3), "fill": (0.1, 0.85),
     },
     variants={

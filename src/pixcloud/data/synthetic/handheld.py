@@ -61,7 +61,9 @@ def _neck_and_head(p: Values, v: Values, m: Model, front: float) -> None:
     wide = p.neck_width
     neck = loft(np.stack([
         np.column_stack([
-            wide * k / 2 * np.cos(a), np.full(12, y), front + 0.008 - 0.035 * np.clip(-np.sin(a), 0, 1)
+            wide * k / 2 * np.cos(a),
+            np.full(12, y),
+            front + 0.008 - 0.035 * np.clip(-np.sin(a), 0, 1),
         ])
         for y, k in ((start, 1.15), (end, 1.0))
         for a in [np.arange(12) * np.pi / 6]
@@ -121,7 +123,12 @@ def build_guitar(p: Values, v: Values, m: Model) -> None:
     )
     _neck_and_head(p, v, m, front)
     strings = [
-        rod((x * p.neck_width, p.body * 0.26, front + 0.02), (x * p.neck_width, p.body + p.neck, front + 0.018), 0.0025, sides=4)
+        rod(
+            (x * p.neck_width, p.body * 0.26, front + 0.02),
+            (x * p.neck_width, p.body + p.neck, front + 0.018),
+            0.0025,
+            sides=4,
+        )
         for x in np.linspace(-0.36, 0.36, 4)
     ]  # fmt: skip
     m.add("bridge", joined(*strings), m.color("steel"))

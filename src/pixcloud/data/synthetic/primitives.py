@@ -1,4 +1,4 @@
-"""Stage 1, solids: numbers -> `Solid` (V, 3) and (F, 3); the categories beside it put them together.
+"""Stage 1, solids: numbers -> `Solid` (V, 3) and (F, 3); the categories put them together.
 
 Tessellated with numpy alone. y is up; closed solids are wound counter-clockwise seen from outside.
 """
@@ -68,12 +68,12 @@ def both_sides(solid: Solid, axis: str = "x") -> Solid:
 @lru_cache(maxsize=512)
 def grid_faces(rows: int, columns: int, wrap_rows: bool, wrap_columns: bool) -> np.ndarray:
     """Triangles of a grid of rows x columns vertices; a wrapped axis joins its end to its start."""
-    i, j = np.meshgrid(
+    rows_of, columns_of = np.meshgrid(
         np.arange(rows if wrap_rows else rows - 1),
         np.arange(columns if wrap_columns else columns - 1),
         indexing="ij",
     )
-    i, j = i.ravel(), j.ravel()
+    i, j = rows_of.ravel(), columns_of.ravel()
     a, b = i * columns + j, i * columns + (j + 1) % columns
     next_row = (i + 1) % rows * columns
     c, d = next_row + (j + 1) % columns, next_row + j
@@ -202,7 +202,8 @@ def tube(
 
 
 def rod(
-    start: Sequence[float], end: Sequence[float], radius: float, end_radius: float | None = None,
+    start: Sequence[float] | np.ndarray, end: Sequence[float] | np.ndarray, radius: float,
+    end_radius: float | None = None,
     sides: int = 12,
 ) -> Solid:  # fmt: skip
     """A round bar from one point to another, tapered if the radii differ."""

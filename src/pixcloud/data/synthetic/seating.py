@@ -119,8 +119,11 @@ def build_stool(p: Values, v: Values, m: Model) -> None:
     if v.back == "low":
         rest = box(wide * 0.9, p.back_height, p.leg, p.leg * 0.4)
         m.add("back", rest.at(y=p.height + 0.04, z=-depth / 2), cover)
-        post = rod((wide * 0.3, p.height - 0.04, -depth / 2), (wide * 0.3, p.height + 0.08, -depth / 2),
-                   p.leg * 0.4, sides=8)  # fmt: skip
+        low, high = (
+            (wide * 0.3, p.height - 0.04, -depth / 2),
+            (wide * 0.3, p.height + 0.08, -depth / 2),
+        )
+        post = rod(low, high, p.leg * 0.4, sides=8)
         m.add("back", both_sides(post), frame)
     if v.base in ("square", "round", "tripod") and m.chance(0.8):
         rung = p.rung * y

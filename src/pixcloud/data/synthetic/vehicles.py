@@ -80,7 +80,9 @@ def _cabin(p: Values, v: Values, m: Model, paint: np.ndarray, belt: float, roof:
         lo, hi = ends[0] * (1 - s) + ends[1] * s
         z = (wide[0] * (1 - s) + wide[1] * s) / 2 * shrink
         loops.append(np.column_stack([
-            (lo + hi) / 2 + unit[:, 0] * (hi - lo) / 2 * shrink, np.full(28, belt + t * high), unit[:, 1] * z,
+            (lo + hi) / 2 + unit[:, 0] * (hi - lo) / 2 * shrink,
+            np.full(28, belt + t * high),
+            unit[:, 1] * z,
         ]))  # fmt: skip
     loops_array = np.stack(loops)
     m.add("cabin", loft(loops_array[:2]), m.color("window"))
@@ -405,7 +407,8 @@ TRUCK = Category(
     parts=("cab", "cargo", "wheels", "chassis"),
     parameters={
         "length": (4.2, 8.5), "width": (1.8, 2.5), "wheel": (0.36, 0.55), "cab": (0.18, 0.3),
-        "cab_height": (1.2, 2.2), "hood": (0.1, 0.18), "load_height": (1.0, 2.6), "gap": (0.03, 0.3),
+        "cab_height": (1.2, 2.2), "hood": (0.1, 0.18), "load_height": (1.0, 2.6),
+        "gap": (0.03, 0.3),
         "axle": (0.2, 0.38),
     },
     variants={
@@ -420,7 +423,8 @@ BICYCLE = Category(
     name="bicycle",
     parts=("frame", "wheels", "handlebar", "saddle", "pedals"),
     parameters={
-        "wheel": (0.24, 0.38), "tire": (0.012, 0.035), "wheelbase": (0.9, 1.15), "frame": (0.32, 0.58),
+        "wheel": (0.24, 0.38), "tire": (0.012, 0.035), "wheelbase": (0.9, 1.15),
+        "frame": (0.32, 0.58),
         "seat_angle": (0.1, 0.22), "fork": (0.06, 0.2), "saddle": (0.06, 0.26), "bar": (0.36, 0.68),
         "stem": (0.02, 0.2), "tubing": (0.014, 0.024), "spokes": (0, 4),
     },

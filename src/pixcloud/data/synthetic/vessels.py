@@ -39,14 +39,20 @@ def handle_path(
     """The middle line (P, 3) of a handle in the xy plane, from (head, high) to (foot, low)."""
     tall = high - low
     if style == "square":
-        knots = [(head, high), (head + reach * 0.85, high), (head + reach, high - 0.12 * tall),
-                 (head + reach, low + 0.12 * tall), (head + reach * 0.85, low), (foot, low)]  # fmt: skip
+        knots = [
+            (head, high), (head + reach * 0.85, high), (head + reach, high - 0.12 * tall),
+            (head + reach, low + 0.12 * tall), (head + reach * 0.85, low), (foot, low),
+        ]  # fmt: skip
     elif style == "ear":
-        knots = [(head, high), (head + reach * 0.7, high + 0.05 * tall), (head + reach, high - 0.3 * tall),
-                 (head + reach * 0.55, low + 0.3 * tall), (foot, low)]  # fmt: skip
+        knots = [
+            (head, high), (head + reach * 0.7, high + 0.05 * tall),
+            (head + reach, high - 0.3 * tall), (head + reach * 0.55, low + 0.3 * tall), (foot, low),
+        ]  # fmt: skip
     else:
-        knots = [(head, high), (head + reach * 0.8, high - 0.06 * tall), (head + reach, (high + low) / 2),
-                 (foot + reach * 0.8, low + 0.06 * tall), (foot, low)]  # fmt: skip
+        knots = [
+            (head, high), (head + reach * 0.8, high - 0.06 * tall),
+            (head + reach, (high + low) / 2), (foot + reach * 0.8, low + 0.06 * tall), (foot, low),
+        ]  # fmt: skip
     flat = smooth(knots, 22)
     return np.column_stack([flat, np.zeros(len(flat))])
 
@@ -160,13 +166,16 @@ def _flowers(p: Values, v: Values, m: Model, lip: float, top: float) -> None:
         x, z = np.cos(angle), np.sin(angle)
         path = smooth(
             [(0.2 * lip * x, top * 0.5, 0.2 * lip * z), (0.6 * lip * x, top, 0.6 * lip * z),
-             (out * x * 0.7, top + rise * 0.7, out * z * 0.7), (out * x, top + rise, out * z)], 9)  # fmt: skip
+             (out * x * 0.7, top + rise * 0.7, out * z * 0.7), (out * x, top + rise, out * z)],
+            9,
+        )  # fmt: skip
         m.add("stems", tube(path, 0.008, 6), green)
         end, size = path[-1], m.rng.uniform(0.05, 0.1)
         if v.plant == "flowers":
             m.add("flowers", ellipsoid(size, size * 0.7, size, 12, 7).at(*end), petal)
-            m.add("flowers", ellipsoid(size * 0.4, size * 0.4, size * 0.4, 8, 5).at(end[0], end[1] + size * 0.5, end[2]),
-                  np.array([240, 205, 90], np.uint8))  # fmt: skip
+            heart = ellipsoid(size * 0.4, size * 0.4, size * 0.4, 8, 5)
+            heart = heart.at(end[0], end[1] + size * 0.5, end[2])
+            m.add("flowers", heart, np.array([240, 205, 90], np.uint8))
         else:
             for share in (0.55, 0.8, 1.0):
                 spot = path[int(share * 8)]
@@ -203,12 +212,10 @@ def build_vase(p: Values, v: Values, m: Model) -> None:
         knots = [(foot, 0), (r, p.belly * h), (r * 0.7, 0.75 * h), (neck, h)]
     profile = smooth(knots, 26)
     m.add("body", hollow(profile, 0.05 * r), color)
-    if v.base == "foot":
-        m.add(
-            "foot",
-            cylinder(profile[0, 0] * 1.15, 0.05 * h, profile[0, 0], 0.01 * h).at(y=-0.04 * h),
-            shade_of(color, 0.8),
-        )
+    # Every vase stands on something of its own, so that none has a single part.
+    wide, tall = (1.15, 0.05 * h) if v.base == "foot" else (1.02, 0.02 * h)
+    stand = cylinder(profile[0, 0] * wide, tall, profile[0, 0], 0.2 * tall).at(y=-0.8 * tall)
+    m.add("foot", stand, shade_of(color, 0.8))
     if v.ears == "two":
         low, high = p.belly * h, 0.86 * h
         path = handle_path(
@@ -336,7 +343,7 @@ VASE = Category(
     variants={
         "body": ("amphora", "cylinder", "cone", "gourd", "egg"),
         "plant": ("none", "none", "flowers", "leaves"),
-        "base": ("foot", "none"),
+        "base": ("foot", "ring"),
         "ears": ("none", "none", "none", "two"),
     },
     builder=build_vase,
