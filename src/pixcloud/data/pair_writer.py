@@ -117,10 +117,13 @@ def write_pair(
 
 
 def clear_scratch(root: Path) -> None:
-    """Remove what a killed writer left, and the scratch folder itself; no writer may be at work."""
+    """Remove what a killed writer left, and folders without content; no writer may be at work."""
     shutil.rmtree(root / SCRATCH, ignore_errors=True)
     for tree in ("ShapeNet", "ShapeNetRendering"):
         remove_leftovers(root / tree)
+        for folder in (*sorted((root / tree).glob("*")), root / tree):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def is_written(root: Path, category: str, model: str) -> bool:
@@ -130,13 +133,11 @@ def is_written(root: Path, category: str, model: str) -> bool:
 
 
 def remove_pair(root: Path, category: str, model: str) -> None:
-    """Take a pair away, the cloud first, and the category's folders once they are empty."""
+    """Take a pair away, the cloud first; empty folders stay, for others may be writing there."""
     cloud, folder = pair_paths(root, category, model)
     cloud.unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    for parent in (cloud.parent, folder.parent):
-        if parent.is_dir() and not any(parent.iterdir()):
-            parent.rmdir()
+    if folder.is_dir():
+        shutil.rmtree(folder)
 
 
 def png_bytes(picture: np.ndarray) -> bytes:

@@ -28,7 +28,7 @@ __all__ = ["camera_ring", "render_views", "surface_points"]
 
 DISTANCE = 3.2  # of the camera from the centre of a mesh of radius 1
 MARGIN = 0.04  # share of the frame that stays empty on each side
-CONTRAST = 10.0  # of 255: neighbours that differ by more are looked at more closely
+CONTRAST = 10  # of 255: neighbours that differ by more are looked at more closely
 # Where in its pixel the first ray goes: the four places of the pattern alternate, so that a pole
 # thinner than a pixel is seen at least in every second row.
 FIRST = np.array([[0.375, 0.125], [0.875, 0.375], [0.125, 0.625], [0.625, 0.875]], np.float32)
@@ -38,6 +38,8 @@ FURTHER = (
     / 16
     + 0.5
 )
+# Linear light in steps of 1 / 16383 to sRGB; a step is less than a quarter of a grey level.
+ENCODED = np.rint(srgb(np.linspace(0, 1, 16384)) * 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -161,83 +163,86 @@ def render_view(scene: RayScene, azimuth: float, elevation: float, size: int) ->
     """One picture (size, size, 4) uint8; angles in radians."""
     camera = fit_camera(scene.corners, azimuth, elevation, size)
     top, bottom, left, right = camera.box
-    rows, columns = np.mgrid[top:bottom, left:right]
-    shape = rows.shape
-    rows, columns = rows.ravel(), columns.ravel()
+    shape = (bottom - top, right - left)
+    rows = np.repeat(np.arange(top, bottom), shape[1])
+    columns = np.tile(np.arange(left, right), shape[0])
     place = FIRST[2 * (rows % 2) + columns % 2]
     total = trace(scene, camera, columns + place[:, 0], rows + place[:, 1], size)
-    edge = np.flatnonzero(contrast_mask(straight(total), shape))
+    pixels = straight(total)
+    edge = np.flatnonzero(contrast_mask(pixels, shape))
     if len(edge):
         x = (columns[edge, None] + FURTHER[:, 0]).ravel()
         y = (rows[edge, None] + FURTHER[:, 1]).ravel()
-        more = trace(scene, camera, x, y, size).reshape(len(edge), len(FURTHER), 4)
-        total[edge] = (total[edge] + more.sum(axis=1)) / (len(FURTHER) + 1)
-    picture = np.zeros((size, size, 4), np.uint8)
-    picture[..., :3] = 255  # white where nothing is, for readers that drop the alpha channel
-    color = np.rint(straight(total)).astype(np.uint8)
-    picture[top:bottom, left:right] = color.reshape(*shape, 4)
+        more = trace(scene, camera, x, y, size).reshape(4, len(edge), len(FURTHER)).sum(axis=2)
+        pixels[:, edge] = straight((total[:, edge] + more) / (len(FURTHER) + 1))
+    picture = np.full((size, size, 4), (255, 255, 255, 0), np.uint8)
+    picture[top:bottom, left:right] = pixels.T.reshape(*shape, 4)
     return picture
 
 
 def trace(scene: RayScene, camera: Camera, x: np.ndarray, y: np.ndarray, size: int) -> np.ndarray:
-    """Premultiplied linear RGBA (n, 4) float32 seen at places (n,) of the picture, in pixels."""
-    across = camera.centre[0] + camera.half * (2 * x / size - 1)
-    upwards = camera.centre[1] - camera.half * (2 * y / size - 1)
-    frame = camera.frame.astype(np.float32)
-    ways = across[:, None] * frame[0] + upwards[:, None] * frame[1] - frame[2]
-    ways = ways.astype(np.float32)
-    eye = camera.eye.astype(np.float32)
-    origins = np.ascontiguousarray(np.broadcast_to(eye, ways.shape))
-    hits = scene.tracer.run(origins, ways, query="INTERSECT", output=True)
-    out = np.zeros((len(ways), 4), np.float32)
+    """Premultiplied linear RGBA (4, n) float32 seen at places (n,) of the picture, in pixels."""
+    step = 2 * camera.half / size
+    across = (x * step + (camera.centre[0] - camera.half)).astype(np.float32)
+    upwards = (y * -step + (camera.centre[1] + camera.half)).astype(np.float32)
+    frame, eye = camera.frame.astype(np.float32), camera.eye.astype(np.float32)
+    ways = np.empty((len(x), 3), np.float32)
+    for axis in range(3):
+        ways[:, axis] = across * frame[0, axis] + (upwards * frame[1, axis] - frame[2, axis])
+    hits = scene.tracer.run(np.tile(eye, (len(x), 1)), ways, query="INTERSECT", output=True)
+    out = np.zeros((4, len(x)), np.float32)
     seen = np.flatnonzero(hits["primID"] >= 0)
     if len(seen) == 0:
         return out
-    face, ways = hits["primID"][seen], ways[seen]
-    towards = -unit(ways)
-    uv = np.stack([hits["u"][seen], hits["v"][seen]], axis=1)
-    smooth, flat = facing_normals(scene.surface, face, uv, towards)
-    places = eye + ways * hits["tfar"][seen, None] + flat * 2e-4
+    face = hits["primID"].take(seen)
+    way = np.ascontiguousarray(ways.take(seen, axis=0).T)
+    towards = -unit(way)
+    u, v = hits["u"].take(seen), hits["v"].take(seen)
+    smooth, flat = facing_normals(scene.surface, face, u, v, towards)
+    places = eye[:, None] + way * hits["tfar"].take(seen) + flat * np.float32(2e-4)
     lit = key_light_reaches(scene, places, flat, light_direction(KEY_LIGHT, camera.frame))
-    out[seen, :3] = shade(scene.surface.albedo[face], smooth, towards, lit, frame)
-    out[seen, 3] = 1
-    np.clip(out, 0, 1, out=out)
+    albedo = scene.surface.albedo.take(face, axis=1)
+    color = shade(albedo, smooth, towards, lit, frame)
+    out[:3, seen] = np.clip(color, 0, 1)
+    out[3, seen] = 1
     return out
 
 
 def key_light_reaches(
     scene: RayScene, places: np.ndarray, flat: np.ndarray, key: np.ndarray
 ) -> np.ndarray:
-    """Whether nothing stands between places (n, 3) and the key light: (n,) bool.
+    """Whether nothing stands between places (3, n) and the key light: (n,) bool.
 
     Faces turned away from the light count as reached: their smooth normals darken them already,
     and a hard shadow there would show the faces of a coarse mesh.
     """
-    lit = np.ones(len(places), bool)
-    asked = np.flatnonzero(flat @ key > 0.05)
+    lit = np.ones(places.shape[1], bool)
+    asked = np.flatnonzero(key @ flat > 0.05)
     if len(asked):
-        ways = np.ascontiguousarray(np.broadcast_to(key, (len(asked), 3)))
-        lit[asked] = scene.tracer.run(places[asked], ways, query="OCCLUDED") < 0
+        starts = np.ascontiguousarray(places.take(asked, axis=1).T)
+        ways = np.tile(key, (len(asked), 1))
+        lit[asked] = scene.tracer.run(starts, ways, query="OCCLUDED") < 0
     return lit
 
 
 def straight(premultiplied: np.ndarray) -> np.ndarray:
-    """sRGB with straight alpha (n, 4), 0 to 255, out of premultiplied linear light (n, 4)."""
-    out = np.full(premultiplied.shape, 255, np.float32)
-    alpha = premultiplied[:, 3]
-    seen = alpha > 0
-    out[seen, :3] = srgb(premultiplied[seen, :3] / alpha[seen, None]) * 255
-    out[:, 3] = alpha * 255
+    """sRGB with straight alpha (4, n) uint8 out of premultiplied linear light (4, n)."""
+    out = np.full(premultiplied.shape, 255, np.uint8)
+    alpha = premultiplied[3]
+    share = premultiplied[:3] / np.where(alpha > 0, alpha, 1)
+    encoded = ENCODED[(share * (len(ENCODED) - 1) + 0.5).astype(np.int32)]
+    np.copyto(out[:3], encoded, where=alpha > 0)
+    out[3] = np.rint(alpha * 255)
     return out
 
 
 def contrast_mask(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """(H * W,) bool: which pixels (H * W, 4) differ from one of their eight neighbours."""
-    grid = pixels.reshape(*shape, 4)
+    """(H * W,) bool: which pixels (4, H * W) uint8 differ from one of their eight neighbours."""
+    grid = pixels.reshape(4, *shape)
     lows, highs = grid, grid
-    for axis in (0, 1):
+    for axis in (1, 2):
         lows, highs = spread(lows, axis, np.minimum), spread(highs, axis, np.maximum)
-    return ((highs - lows).max(axis=2) > CONTRAST).ravel()
+    return ((highs - lows).max(axis=0) > CONTRAST).ravel()
 
 
 def spread(grid: np.ndarray, axis: int, choose: np.ufunc) -> np.ndarray:

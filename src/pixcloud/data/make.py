@@ -1,0 +1,357 @@
+"""Stages 1 and 2, making data: a folder of meshes -> pairs and labelled clouds.
+
+    OUT/ShapeNet/, OUT/ShapeNetRendering/   pairs, as `pair_writer` writes them
+    OUT/modelnet40_ply_hdf5_2048/           every shape as a labelled cloud, train and test
+    OUT/shapes.jsonl                        what became of each mesh, in the order of the clouds
+    OUT/skipped.txt                         meshes that could not be used, with the reason
+    OUT/make.json, OUT/.make/               settings and memory, for going on after a stop
+
+Every byte is a function of the meshes, the settings and the seed: not of the number of workers, nor
+of how often the work was stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pixcloud.data import make_record as memory
+from pixcloud.data.make_lists import SKIPPED, one_line, write_labelled, write_lists
+from pixcloud.data.mesh_folders import GIVEN_SPLITS, MeshListing, SourceShape, list_meshes
+from pixcloud.errors import DataError, some
+from pixcloud.types import Mesh
+
+if TYPE_CHECKING:
+    from pixcloud.data.jobs import JobFailure
+
+
+@dataclass(frozen=True)
+class MakeReport:
+    """What `make_pairs` made.
+
+    classes in label order; train and test, numbers of labelled clouds; pairs and pictures; kept,
+    the pairs that an earlier run had finished; skipped, (file, reason) of each unusable mesh;
+    ignored, the number of files that are no meshes; seconds of this run.
+    """
+
+    out: Path
+    classes: list[str]
+    train: int
+    test: int
+    pairs: int
+    pictures: int
+    kept: int
+    skipped: list[tuple[str, str]]
+    ignored: int
+    seconds: float
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.out}: {self.pairs} pairs with {self.pictures} pictures, {self.train} train and "
+            f"{self.test} test clouds of {len(self.classes)} classes, in {self.seconds:.0f} s",
+        ]
+        if self.kept:
+            lines.append(f"{self.kept} of the pairs were there already")
+        if self.ignored:
+            lines.append(f"{self.ignored} other files were ignored")
+        if self.skipped:
+            lines.append(f"{len(self.skipped)} meshes could not be used (see {SKIPPED}):")
+            lines += [f"  {one_line(name)}: {reason}" for name, reason in self.skipped]
+        return "\n".join(lines)
+
+    def __rich__(self) -> Any:
+        from rich.text import Text
+
+        return Text(str(self))
+
+
+@dataclass(frozen=True)
+class MakeSettings:
+    """The settings that decide the bytes of the output; see `make_pairs`."""
+
+    views: int
+    size: int
+    points: int
+    up: str
+    test_share: float
+    pairs: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name, least in (("views", 1), ("size", 8), ("points", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise DataError(f"{name} = {getattr(self, name)}: at least {least} is needed")
+        if not 0 <= self.test_share < 1:
+            raise DataError(f"test_share = {self.test_share}: a share from 0 to below 1 is needed")
+        for name, known in (("up", ("y", "z")), ("pairs", ("train", "all"))):
+            if getattr(self, name) not in known:
+                raise DataError(f"{name} = {getattr(self, name)!r}: give one of {known}")
+
+
+@dataclass(frozen=True)
+class ShapeJob:
+    """One mesh to work on: picklable."""
+
+    shape: SourceShape
+    out: Path
+    settings: MakeSettings
+
+
+def make_pairs(
+    source: Path,
+    out: Path,
+    *,
+    views: int = 24,
+    size: int = 137,
+    points: int = 2048,
+    up: Literal["y", "z"] = "y",
+    test_share: float = 0.2,
+    pairs: Literal["train", "all"] = "train",
+    seed: int = 0,
+    workers: int = 0,
+    strict: bool = False,
+) -> MakeReport:
+    """Make pairs of clouds and pictures, and labelled clouds, out of a folder of meshes.
+
+    Meshes are OFF, OBJ, PLY, STL or GLB in class folders, <class>/* or <class>/{train,test}/*.
+    Where the folders give no split, each class is split at random: round(test_share * n) of its
+    n usable meshes are test shapes, and one at least stays in train. A run that was stopped goes
+    on where it was when it is started again; after a change in SOURCE, only what changed is made
+    again.
+
+    Args:
+        source: folder of the meshes.
+        out: folder to make; new, empty, or made before with the same settings.
+        views: pictures of each shape.
+        size: side of the pictures in pixels.
+        points: points of each cloud.
+        up: the axis of the meshes that points up; clouds and pictures have y up.
+        test_share: share of each class that becomes the test split.
+        pairs: shapes with pictures: the train split, so that pre-training sees no test shape, or
+            all.
+        seed: of the split, the surface points and the cameras.
+        workers: processes; 0 takes all cores.
+        strict: stop at the first mesh that cannot be used, instead of listing it.
+
+    Returns:
+        What was made and what could not be.
+
+    Raises:
+        DataError: if there is no usable mesh, OUT holds something else or was made with other
+            settings, it cannot be written, or a setting is out of range.
+        FileFormatError: if `strict` and a mesh cannot be read.
+
+    Example:
+        >>> report = make_pairs(Path("meshes"), Path("data"))  # doctest: +SKIP
+        >>> print(report)  # doctest: +SKIP
+        data: 96 pairs with 2304 pictures, 96 train and 24 test clouds of 6 classes, in 41 s
+    """
+    start = time.monotonic()
+    settings = MakeSettings(views, size, points, up, float(test_share), pairs, seed)
+    source, out = Path(source).expanduser(), Path(out).expanduser()
+    inside = out.resolve().is_relative_to(source.resolve())
+    if inside or source.resolve().is_relative_to(out.resolve()):
+        raise DataError(f"{out}: OUT and SOURCE ({source}) must not lie within each other")
+    listing = list_meshes(source)
+    try:
+        with memory.alone_in(out):
+            memory.claim_output(out, vars(settings))
+            return _make(listing, out, settings, workers, strict, start)
+    except OSError as problem:
+        # What can go wrong in reading a mesh is told apart already.
+        reason = problem.strerror or str(problem)
+        raise DataError(f"{problem.filename or out}: cannot be written: {reason}") from problem
+
+
+def _make(
+    listing: MeshListing,
+    out: Path,
+    settings: MakeSettings,
+    workers: int,
+    strict: bool,
+    start: float,
+) -> MakeReport:
+    from pixcloud.data.jobs import run_jobs
+    from pixcloud.data.pair_writer import clear_scratch, is_written
+
+    clear_scratch(out)
+    memory.tidy(out)
+    jobs = [ShapeJob(shape, out, settings) for shape in listing.shapes]
+    _forget_all_but(out, listing.shapes)
+    first = run_jobs(sample_shape, jobs, workers=workers, label="surface points", strict=strict)
+    skipped = _skipped(listing.shapes, first.failures)
+    usable = [listing.shapes[index] for index in sorted(first.results)]
+    hashes = {listing.shapes[index]: sha256 for index, sha256 in first.results.items()}
+    if not usable:
+        raise DataError(_nothing_usable(skipped))
+    splits = split_shapes(usable, settings.test_share, settings.seed)
+    paired = [s for s in usable if settings.pairs == "all" or splits[s] == "train"]
+    _remove_pairs_but(out, usable, set(paired))
+    todo = [s for s in paired if not is_written(out, s.category, s.model)]
+    second = run_jobs(
+        render_shape,
+        [ShapeJob(shape, out, settings) for shape in todo],
+        workers=workers,
+        label="pictures",
+        strict=strict,
+    )
+    skipped = sorted(skipped + _skipped(todo, second.failures))
+    without_pictures = {todo[failure.index] for failure in second.failures}
+    write_labelled(out, usable, splits, hashes)
+    write_lists(out, usable, splits, set(paired) - without_pictures, hashes, skipped)
+    clear_scratch(out)
+    memory.tidy(out)
+    numbers = Counter(splits.values())
+    finished = len(paired) - len(without_pictures)
+    return MakeReport(
+        out=out,
+        classes=sorted({shape.category for shape in usable}),
+        train=numbers["train"],
+        test=numbers["test"],
+        pairs=finished,
+        pictures=finished * settings.views,
+        kept=len(paired) - len(todo),
+        skipped=skipped,
+        ignored=listing.ignored,
+        seconds=time.monotonic() - start,
+    )
+
+
+def _skipped(
+    shapes: Sequence[SourceShape], failures: Sequence[JobFailure]
+) -> list[tuple[str, str]]:
+    """(file, reason) of failures, the file's path taken out of the reason."""
+    return [
+        (
+            shapes[failure.index].relative,
+            one_line(failure.reason.removeprefix(f"{shapes[failure.index].path}: ")),
+        )
+        for failure in failures
+    ]
+
+
+def _nothing_usable(skipped: Sequence[tuple[str, str]]) -> str:
+    return f"none of the {len(skipped)} meshes can be used: " + some(
+        [f"{one_line(name)}: {reason}" for name, reason in skipped], limit=3
+    )
+
+
+def load_shape(job: ShapeJob) -> Mesh:
+    """Read a job's mesh with y up.
+
+    Raises:
+        FileFormatError: if it cannot be read.
+    """
+    from pixcloud.data.files import read_mesh
+    from pixcloud.data.surface import y_up
+
+    mesh = read_mesh(job.shape.path)
+    return y_up(mesh) if job.settings.up == "z" else mesh
+
+
+def sample_shape(job: ShapeJob) -> str:
+    """Record the cloud of a mesh, unless the record of this very file is there.
+
+    Returns:
+        The SHA-256 of the mesh file.
+
+    Raises:
+        DataError: if the mesh cannot be used; it names the file.
+    """
+    from pixcloud.data.pair_writer import remove_pair, sample_cloud
+
+    shape, names = job.shape, (job.shape.category, job.shape.model)
+    try:
+        sha256 = memory.file_sha256(shape.path)
+    except OSError as problem:
+        raise DataError(f"{shape.path}: cannot be read: {problem.strerror}") from None
+    if memory.recorded_sha256(job.out, *names) == sha256:
+        return sha256
+    # An older pair is of another mesh: it goes before the record that would vouch for it.
+    memory.forget(job.out, *names)
+    remove_pair(job.out, *names)
+    mesh = load_shape(job)
+    try:
+        cloud, normals, _ = sample_cloud(mesh, job.settings.points, job.settings.seed, *names)
+    except DataError as problem:
+        raise DataError(f"{shape.path}: {problem}") from None
+    memory.write_record(job.out, *names, sha256, cloud, normals)
+    return sha256
+
+
+def render_shape(job: ShapeJob) -> None:
+    """Write the pair of a mesh whose cloud is recorded.
+
+    Raises:
+        DataError: if the mesh cannot be used; it names the file.
+    """
+    from pixcloud.data.pair_writer import write_pair
+
+    settings = job.settings
+    mesh = load_shape(job)
+    try:
+        write_pair(
+            job.out,
+            job.shape.category,
+            job.shape.model,
+            mesh,
+            points=settings.points,
+            views=settings.views,
+            size=settings.size,
+            seed=settings.seed,
+        )
+    except DataError as problem:
+        raise DataError(f"{job.shape.path}: {problem}") from None
+
+
+def split_shapes(
+    shapes: Sequence[SourceShape], test_share: float, seed: int
+) -> dict[SourceShape, str]:
+    """Train or test for each shape, class by class; folders that say so are believed.
+
+    Shapes are ranked by a hash of seed and name, so that one shape more or fewer moves at most
+    one other across. Of n without a given split, round(test_share * n) are test shapes, and one
+    at least stays in train.
+    """
+    splits: dict[SourceShape, str] = {}
+    for category in sorted({shape.category for shape in shapes}):
+        members = [shape for shape in shapes if shape.category == category]
+        free = [shape for shape in members if shape.split not in GIVEN_SPLITS]
+        splits |= {shape: shape.split for shape in members if shape.split in GIVEN_SPLITS}
+        has_train = "train" in {shape.split for shape in members}
+        number = int(test_share * len(free) + 0.5)
+        number = min(number, len(free) if has_train else max(0, len(free) - 1))
+        ranked = sorted(free, key=lambda shape: _rank(seed, shape))
+        splits |= dict.fromkeys(ranked[:number], "test")
+        splits |= dict.fromkeys(ranked[number:], "train")
+    return splits
+
+
+def _rank(seed: int, shape: SourceShape) -> bytes:
+    text = f"{seed}\0split\0{shape.category}\0{shape.model}"
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _forget_all_but(out: Path, shapes: Sequence[SourceShape]) -> None:
+    """Remove records and pairs of meshes that are no longer in the source."""
+    from pixcloud.data.pair_writer import remove_pair
+
+    wanted = {(shape.category, shape.model) for shape in shapes}
+    for names in memory.recorded_models(out):
+        if names not in wanted:
+            remove_pair(out, *names)
+            memory.forget(out, *names)
+
+
+def _remove_pairs_but(out: Path, shapes: Sequence[SourceShape], paired: set[SourceShape]) -> None:
+    """Remove pairs of shapes that are test shapes now."""
+    from pixcloud.data.pair_writer import is_written, remove_pair
+
+    for shape in shapes:
+        if shape not in paired and is_written(out, shape.category, shape.model):
+            remove_pair(out, shape.category, shape.model)
