@@ -1,0 +1,111 @@
+"""Slow and obvious twins of `pixcloud.ops`, `pixcloud.encoders` and `pixcloud.losses`.
+
+Written from the papers with torch's own operators; nothing is factored, fused or blocked.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def plain_knn(x: torch.Tensor, k: int) -> torch.Tensor:
+    """Every squared distance on its own, sorted: (B, N, C) -> (B, N, k)."""
+    rows = []
+    for cloud in x:
+        distances = torch.stack([((cloud - point) ** 2).sum(-1) for point in cloud])
+        rows.append(distances.argsort(dim=1, stable=True)[:, :k])
+    return torch.stack(rows)
+
+
+def plain_gather_reduce(
+    u: torch.Tensor, index: torch.Tensor, sign: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gather (B, N, k, C) whole, then reduce."""
+    edges = torch.stack([cloud[places] for cloud, places in zip(u, index, strict=True)])
+    extreme = torch.where(sign > 0, edges.amax(2), edges.amin(2))
+    return extreme, edges.sum(2)
+
+
+class PlainEdgeConv(nn.Module):
+    """EdgeConv of DGCNN: edge tensor, 1 x 1 convolution, BN over edges, LeakyReLU, max."""
+
+    def __init__(self, in_channels: int, out_channels: int, k: int) -> None:
+        super().__init__()
+        self.k = k
+        self.linear = nn.Linear(2 * in_channels, out_channels, bias=False)
+        self.bn = nn.BatchNorm1d(out_channels)
+
+    def forward(self, x: torch.Tensor, index: torch.Tensor | None = None) -> torch.Tensor:
+        if index is None:
+            index = plain_knn(x.detach(), min(self.k, x.shape[1]))
+        neighbours = torch.stack([cloud[places] for cloud, places in zip(x, index, strict=True)])
+        centre = x[:, :, None].expand_as(neighbours)
+        edges = self.linear(torch.cat([neighbours - centre, centre], dim=-1))
+        edges = self.bn(edges.flatten(0, 2)).view(edges.shape)
+        return F.leaky_relu(edges, 0.2).amax(dim=2)
+
+
+class PlainDGCNN(nn.Module):
+    """DGCNN for classification up to its pooled feature."""
+
+    def __init__(self, k: int, embed_dim: int, widths: list[int]) -> None:
+        super().__init__()
+        channels = [3, *widths]
+        self.convs = nn.ModuleList(
+            PlainEdgeConv(channels[i], channels[i + 1], k) for i in range(len(widths))
+        )
+        self.fuse = nn.Linear(sum(widths), embed_dim, bias=False)
+        self.bn = nn.BatchNorm1d(embed_dim)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        outputs = []
+        for conv in self.convs:
+            x = conv(x)
+            outputs.append(x)
+        x = self.fuse(torch.cat(outputs, dim=-1)).transpose(1, 2)
+        x = F.leaky_relu(self.bn(x), 0.2)
+        return torch.cat([x.amax(2), x.mean(2)], dim=1)
+
+
+def plain_linear_bn_max(x: torch.Tensor, weight: torch.Tensor, bn: nn.BatchNorm1d) -> torch.Tensor:
+    """All of (B, N, D), normalised, then the maximum."""
+    return bn((x @ weight.T).transpose(1, 2)).amax(dim=2)
+
+
+def plain_nt_xent(a: torch.Tensor, b: torch.Tensor, temperature: float) -> torch.Tensor:
+    """The paper's sums, term by term."""
+    z = [*a, *b]
+    count = len(a)
+    total = torch.zeros((), dtype=a.dtype)
+    for i in range(2 * count):
+        j = (i + count) % (2 * count)
+        s = [torch.dot(z[i], other) / (z[i].norm() * other.norm()) / temperature for other in z]
+        denominator = torch.stack([s[n].exp() for n in range(2 * count) if n != i]).sum()
+        total = total - torch.log(s[j].exp() / denominator)
+    return total / (2 * count)
+
+
+def plain_view(points: torch.Tensor, draws: dict[str, torch.Tensor], view: int) -> torch.Tensor:
+    """One view of one cloud (N, 3), point by point, in the published order."""
+    centre = points.mean(0)
+    moved = [p - centre for p in points]
+    radius = max(float(p.norm()) for p in moved) or 1.0
+    scale, angle = float(draws["scale"][view]), float(draws["angle"][view])
+    turned = []
+    for p in moved:
+        x, y, z = (float(c) / radius * scale for c in p)
+        c, s = math.cos(angle), math.sin(angle)
+        turned.append([c * x + s * z, y, -s * x + c * z])
+    low = [min(p[a] for p in turned) for a in range(3)]
+    high = [max(p[a] for p in turned) for a in range(3)]
+    shift = [float(draws["shift"][view][a]) * (high[a] - low[a]) for a in range(3)]
+    out = [
+        [p[a] + shift[a] + float(draws["jitter"][view][n][a]) for a in range(3)]
+        for n, p in enumerate(turned)
+    ]
+    kept = [out[0] if draws["drop"][view][n] else p for n, p in enumerate(out)]
+    return torch.tensor(kept)
