@@ -1,0 +1,216 @@
+"""Weights of the original implementation: the same numbers, strictly, without executing pickles."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import pixcloud
+from pixcloud import cli
+from pixcloud.errors import WeightsError
+from pixcloud.export import load_head
+from pixcloud.import_weights import import_crosspoint, read_state_dict
+from pixcloud.losses import nt_xent
+
+
+@pytest.fixture(scope="module")
+def fixture(shared: Path) -> tuple[Path, dict[str, np.ndarray]]:
+    folder = shared / "fixtures"
+    with np.load(folder / "dgcnn_expected.npz") as file:
+        return folder / "dgcnn.pth", dict(file)
+
+
+def relative(ours: torch.Tensor, expected: np.ndarray) -> float:
+    difference = ours.detach().double() - torch.as_tensor(expected)
+    return float(difference.norm() / np.linalg.norm(expected))
+
+
+def load(folder: Path, kind: torch.dtype) -> tuple[torch.nn.Module, torch.nn.Module]:
+    return pixcloud.load_encoder(folder).to(kind), load_head(folder).to(kind)
+
+
+def test_evaluation_mode(fixture: tuple[Path, dict[str, np.ndarray]], tmp_path: Path) -> None:
+    weights, expected = fixture
+    assert cli.main(["import", "crosspoint", str(weights), str(tmp_path / "imported")]) == 0
+    for kind, bound in ((torch.float64, 1e-9), (torch.float32, 1e-5)):
+        encoder, head = load(tmp_path / "imported", kind)
+        with torch.no_grad():
+            feature = encoder(torch.tensor(expected["points_t1"], dtype=kind)).pooled
+            projection = head(feature)
+        assert relative(feature, expected["eval_feature"]) < bound
+        assert relative(projection, expected["eval_projection"]) < bound
+
+
+def test_training_step(fixture: tuple[Path, dict[str, np.ndarray]], tmp_path: Path) -> None:
+    """One forward and backward of t1 ++ t2 in float64, given projections of the pictures."""
+    weights, expected = fixture
+    import_crosspoint(str(weights), str(tmp_path / "imported"))
+    encoder, head = load(tmp_path / "imported", torch.float64)
+    encoder.train()
+    head.train()
+    both = np.concatenate([expected["points_t1"], expected["points_t2"]])
+    projection = head(encoder(torch.tensor(both)).pooled)
+    assert relative(projection, expected["train_projection"]) < 1e-9
+    z1, z2 = projection.chunk(2)
+    intra = nt_xent(z1, z2, 0.1)
+    cross = nt_xent((z1 + z2) / 2, torch.tensor(expected["image_projection"]), 0.1)
+    assert relative(intra, expected["loss_imid"]) < 1e-9
+    assert relative(cross, expected["loss_cmid"]) < 1e-9
+    (intra + cross).backward()
+
+    parameters = {original(name): p for name, p in encoder.named_parameters()}
+    parameters |= {f"inv_head.{name}": p for name, p in head.named_parameters()}
+    checked = 0
+    for key, norm in expected.items():
+        if not key.startswith("grad_norm/"):
+            continue
+        gradient = parameters.pop(key.removeprefix("grad_norm/")).grad
+        assert gradient is not None
+        if key.endswith("inv_head.0.bias"):  # before a BN: the true gradient is zero
+            assert gradient.norm() < 1e-12
+            assert norm < 1e-12
+        else:
+            assert abs(float(gradient.norm()) / norm - 1) < 1e-7, key
+        checked += 1
+    assert checked == 21
+    assert not parameters, "parameters that the reference does not have"
+
+    buffers = {original(name): b for name, b in encoder.named_buffers()}
+    buffers |= {f"inv_head.{name}": b for name, b in head.named_buffers()}
+    statistics = [key for key in expected if key.startswith("after_step/")]
+    assert len(statistics) == 12
+    for key in statistics:
+        assert relative(buffers[key.removeprefix("after_step/")], expected[key]) < 1e-9, key
+
+
+def original(name: str) -> str:
+    """Our name of a DGCNN weight as the original calls it."""
+    if name == "fuse.weight":
+        return "conv5.0.weight"
+    if name.startswith("bn."):
+        return name.replace("bn.", "bn5.")
+    _, number, layer, part = name.split(".")
+    place = int(number) + 1
+    return f"conv{place}.0.{part}" if layer == "linear" else f"bn{place}.{part}"
+
+
+def state_dict(embed: int = 16) -> dict[str, torch.Tensor]:
+    """A small state dict with the original's keys."""
+    torch.manual_seed(0)
+    state: dict[str, torch.Tensor] = {}
+    shapes = [(8, 6), (8, 16), (8, 16), (8, 16), (embed, 32)]
+    for layer, (c_out, c_in) in enumerate(shapes, 1):
+        kernel = (1, 1) if layer < 5 else (1,)
+        state[f"conv{layer}.0.weight"] = torch.randn(c_out, c_in, *kernel)
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            state[f"bn{layer}.{part}"] = state[f"conv{layer}.1.{part}"] = torch.rand(c_out)
+        count = torch.tensor(3)
+        state[f"bn{layer}.num_batches_tracked"] = count
+        state[f"conv{layer}.1.num_batches_tracked"] = count
+    state |= {"inv_head.0.weight": torch.randn(4, 2 * embed), "inv_head.0.bias": torch.rand(4)}
+    for part in ("weight", "bias", "running_mean", "running_var"):
+        state[f"inv_head.1.{part}"] = torch.rand(4)
+    state["inv_head.1.num_batches_tracked"] = torch.tensor(3)
+    state |= {"inv_head.3.weight": torch.randn(5, 4), "inv_head.3.bias": torch.rand(5)}
+    return state
+
+
+def test_all_keys_match(tmp_path: Path) -> None:
+    torch.save(state_dict(), tmp_path / "w.pth")
+    said = import_crosspoint(str(tmp_path / "w.pth"), str(tmp_path / "out"), k=4)
+    assert "all 64 keys matched" in said
+    assert "32-4-5" in said
+    encoder = pixcloud.load_encoder(tmp_path / "out")
+    assert encoder.embed(torch.rand(2, 20, 3)).shape == (2, 32)
+    assert encoder.spec["settings"]["k"] == 4
+
+
+def spoil(kind: str) -> tuple[dict[str, Any], str]:
+    state: dict[str, Any] = state_dict()
+    if kind == "missing":
+        del state["conv3.0.weight"]
+        return state, r"missing: conv3\.0\.weight"
+    if kind == "extra":
+        state["conv6.0.weight"] = torch.zeros(1)
+        return state, r"not known here: conv6\.0\.weight"
+    if kind == "prefix":
+        return {f"module.{k}": v for k, v in state.items()}, "begin with 'module.'"
+    if kind == "twins":
+        state["conv2.1.bias"] = state["bn2.bias"] + 1
+        return state, r"bn2\.bias and conv2\.1\.bias are one layer but differ"
+    if kind == "shape":
+        state["bn2.bias"] = state["conv2.1.bias"] = torch.rand(9)
+        return state, r"of another shape: convs\.1\.bn\.bias \(9,\) instead of \(8,\)"
+    if kind == "kernel":
+        state["conv1.0.weight"] = torch.randn(8, 6, 3, 3)
+        return state, r"expected a 1 x 1 convolution"
+    return {"epoch": 3, **state}, "these entries are no tensors: epoch"
+
+
+@pytest.mark.parametrize(
+    "kind", ["missing", "extra", "prefix", "twins", "shape", "kernel", "not tensors"]
+)
+def test_refuses_by_name(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state, words = spoil(kind)
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=words):
+        import_crosspoint(str(tmp_path / "w.pth"), str(tmp_path / "out"))
+    assert cli.main(["import", "crosspoint", str(tmp_path / "w.pth"), str(tmp_path / "out")]) == 2
+    message = capsys.readouterr().err
+    assert len(message.splitlines()) == 1
+    assert "w.pth" in message
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["w.pth"], "something stayed behind"
+
+
+@pytest.mark.parametrize("name", ["dgcnn_partseg.pth", "pct_fp16.pth"])
+def test_other_architectures_are_refused(name: str, shared: Path, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"not a CrossPoint DGCNN state dict; .*not known here"):
+        import_crosspoint(str(shared / "fixtures" / name), str(tmp_path / "out"))
+
+
+class Bomb:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.target,))
+
+
+def test_pickled_code_is_not_executed(tmp_path: Path) -> None:
+    target = tmp_path / "executed"
+    torch.save({"weights": Bomb(target)}, tmp_path / "new.pth")
+    (tmp_path / "old.pth").write_bytes(pickle.dumps(Bomb(target), protocol=2))
+    for name in ("new.pth", "old.pth"):
+        with pytest.raises(WeightsError, match=name):
+            read_state_dict(tmp_path / name)
+    assert not target.exists()
+
+
+def test_damaged_and_missing_files(tmp_path: Path) -> None:
+    torch.save(state_dict(), tmp_path / "w.pth")
+    content = (tmp_path / "w.pth").read_bytes()
+    (tmp_path / "w.pth").write_bytes(content[: len(content) // 2])
+    with pytest.raises(WeightsError, match=r"w\.pth: cannot be read as weights"):
+        read_state_dict(tmp_path / "w.pth")
+    (tmp_path / "w.safetensors").write_bytes(b"nothing")
+    with pytest.raises(WeightsError, match="cannot be read as weights"):
+        read_state_dict(tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match="no such file"):
+        read_state_dict(tmp_path / "absent.pth")
+    torch.save(torch.zeros(3), tmp_path / "tensor.pth")
+    with pytest.raises(WeightsError, match="expected a state dict, found Tensor"):
+        read_state_dict(tmp_path / "tensor.pth")
+
+
+def test_existing_folder_stays(tmp_path: Path) -> None:
+    torch.save(state_dict(), tmp_path / "w.pth")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("mine")
+    with pytest.raises(WeightsError, match="exists already; give a new folder"):
+        import_crosspoint(str(tmp_path / "w.pth"), str(tmp_path / "out"))
+    assert (tmp_path / "out" / "mine").read_text() == "mine"
