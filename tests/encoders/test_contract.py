@@ -1,0 +1,177 @@
+"""What every registered point encoder keeps, and the picture towers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from pixcloud.encoders import ENCODERS, PointEncoder, build_encoder, register_encoder
+from pixcloud.encoders.image import IMAGENET_MEAN, ImageEncoder
+from pixcloud.errors import ConfigError, WeightsError
+from pixcloud.export import load_encoder, save_encoder, weights_sha256
+from pixcloud.objective import CrossModalObjective
+
+SMALL = {
+    "pointnet": {"embed_dim": 16, "widths": [8, 12], "transforms": True},
+    "dgcnn": {"k": 4, "embed_dim": 16, "widths": [8, 8, 8, 8]},
+}
+every = pytest.mark.parametrize("name", sorted(ENCODERS))
+
+
+def build(name: str) -> PointEncoder:
+    torch.manual_seed(0)
+    return build_encoder(name, **SMALL[name])
+
+
+@every
+def test_shapes(name: str) -> None:
+    encoder = build(name)
+    per_point, pooled = encoder(torch.rand(3, 20, 3))
+    assert pooled.shape == (3, encoder.pooled_dim)
+    if encoder.point_dim is None:
+        assert per_point is None
+    else:
+        assert per_point is not None
+        assert per_point.shape == (3, 20, encoder.point_dim)
+
+
+@every
+def test_order_of_points_does_not_matter(name: str) -> None:
+    encoder = build(name).double().eval()
+    x = torch.randn(2, 30, 3, dtype=torch.float64)
+    order = torch.randperm(30)
+    with torch.no_grad():
+        (points, pooled), (points2, pooled2) = encoder(x), encoder(x[:, order])
+    assert torch.allclose(pooled, pooled2, rtol=1e-10, atol=1e-12)
+    if points is not None and points2 is not None:
+        assert torch.allclose(points[:, order], points2, rtol=1e-10, atol=1e-12)
+
+
+@every
+def test_clouds_do_not_see_each_other_in_evaluation(name: str) -> None:
+    encoder = build(name).double().eval()
+    x = torch.randn(8, 30, 3, dtype=torch.float64)
+    with torch.no_grad():
+        together = encoder(x).pooled
+        alone = torch.cat([encoder(x[i : i + 1]).pooled for i in range(8)])
+    assert torch.allclose(together, alone, rtol=1e-10, atol=1e-12)
+
+
+@every
+def test_every_weight_gets_a_gradient_in_pre_training(name: str) -> None:
+    encoder = build(name)
+    objective = CrossModalObjective(
+        encoder, ImageEncoder("resnet-tiny"), point_hidden=8, image_hidden=8, projection_dim=8
+    )
+    x = torch.randn(4, 24, 3)
+    objective(x, x + 0.1 * torch.randn_like(x), torch.rand(4, 3, 32, 32))["loss"].backward()
+    for key, parameter in objective.named_parameters():
+        assert parameter.grad is not None, key
+        assert torch.isfinite(parameter.grad).all(), key
+
+
+@every
+def test_saved_and_loaded(name: str, tmp_path: Path) -> None:
+    encoder = build(name)
+    encoder.train()(torch.randn(4, 24, 3))  # running statistics that are not the initial ones
+    save_encoder(tmp_path / "encoder", encoder)
+    again = load_encoder(tmp_path)
+    assert weights_sha256(again) == weights_sha256(encoder)
+    x = torch.randn(2, 24, 3)
+    assert torch.equal(again.embed(x), encoder.embed(x))
+    assert (again.point_dim, again.pooled_dim) == (encoder.point_dim, encoder.pooled_dim)
+
+
+@every
+def test_embed(name: str) -> None:
+    encoder = build(name).train()
+    cloud = torch.randn(24, 3)
+    single = encoder.embed(cloud.numpy())
+    assert single.shape == (encoder.pooled_dim,)
+    assert encoder.training, "embedding changed the mode"
+    # normalised: place and size of a cloud do not matter
+    assert torch.allclose(single, encoder.embed(cloud * 7 + 3), atol=1e-4)
+    with pytest.raises(ValueError, match="must be"):
+        encoder.embed(torch.rand(5, 4))
+    with pytest.raises(ValueError, match="NaN"):
+        encoder.embed(torch.full((5, 3), float("nan")))
+
+
+def test_published_sizes() -> None:
+    dgcnn = build_encoder("dgcnn")
+    assert (dgcnn.point_dim, dgcnn.pooled_dim) == (512, 2048)
+    shapes = {name: tuple(p.shape) for name, p in dgcnn.named_parameters() if p.dim() > 1}
+    assert shapes == {
+        "convs.0.linear.weight": (64, 6),
+        "convs.1.linear.weight": (64, 128),
+        "convs.2.linear.weight": (128, 128),
+        "convs.3.linear.weight": (256, 256),
+        "fuse.weight": (1024, 512),
+    }
+    pointnet = build_encoder("pointnet")
+    assert pointnet.pooled_dim == 1024
+    assert [tuple(p.shape) for p in pointnet.parameters() if p.dim() > 1] == [
+        *((64, 3), (64, 64), (64, 64), (128, 64), (1024, 128))
+    ]
+
+
+def test_names_and_settings_are_checked() -> None:
+    with pytest.raises(ConfigError, match="unknown encoder 'dgcn': the nearest known one is 'dgc"):
+        build_encoder("dgcn")
+    with pytest.raises(ConfigError, match=r"unknown setting 'embed' of dgcnn.*'embed_dim'"):
+        build_encoder("dgcnn", embed=3)
+    with pytest.raises(ConfigError, match="is taken by DGCNN"):
+        register_encoder("dgcnn", PointEncoder)
+
+
+def test_resnet50_as_published() -> None:
+    tower = ImageEncoder("resnet50")
+    assert sum(p.numel() for p in tower.parameters()) == 23_508_032
+    assert tower.eval()(torch.rand(1, 3, 64, 64)).shape == (1, 2048)
+    assert tower.pooled_dim == 2048
+
+
+@pytest.fixture(scope="module")
+def local_tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import ViTConfig, ViTModel
+
+    folder = tmp_path_factory.mktemp("vit")
+    config = ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=32,
+        patch_size=16,
+    )
+    ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
+    settings = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_local_backbone(local_tower: Path) -> None:
+    tower = ImageEncoder(str(local_tower), frozen=True).train()
+    assert not tower.backbone.training
+    assert tower.mean.flatten().tolist() == [0.5, 0.5, 0.5]
+    assert tower.mean.flatten().tolist() != list(IMAGENET_MEAN)
+    out = tower(torch.rand(2, 3, 32, 32))
+    assert out.shape == (2, tower.pooled_dim) == (2, 16)
+    assert not out.requires_grad
+    trained = ImageEncoder(str(local_tower))
+    assert trained(torch.rand(2, 3, 32, 32)).requires_grad
+
+
+def test_unknown_and_pickled_towers(
+    local_tower: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(WeightsError, match="picture tower 'resnet51': not one of resnet50"):
+        ImageEncoder("resnet51")
+    (tmp_path / "config.json").write_bytes((local_tower / "config.json").read_bytes())
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(WeightsError, match="safetensors"):
+        ImageEncoder(str(tmp_path))
