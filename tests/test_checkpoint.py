@@ -1,0 +1,132 @@
+"""Checkpoints: whole or absent, damage recognised, no pickle."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from pixcloud import checkpoint as module
+from pixcloud.checkpoint import Checkpoint, last_good, load_checkpoint, save_checkpoint
+from pixcloud.errors import CheckpointError
+
+FILES = ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
+
+
+def make(
+    step: int, kind: str = "adam"
+) -> tuple[Checkpoint, torch.nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(step)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    makers = {
+        "adam": lambda p: torch.optim.Adam(p, 1e-3, weight_decay=1e-6),
+        "adamw": lambda p: torch.optim.AdamW(p, 1e-3),
+        "sgd": lambda p: torch.optim.SGD(p, 1e-3, momentum=0.9),
+    }
+    optimizer = makers[kind](model.parameters())
+    model(torch.randn(8, 3)).square().sum().backward()
+    optimizer.step()
+    saved = Checkpoint(
+        model=model.state_dict(),
+        optimizer=optimizer.state_dict(),
+        state={"step": step, "interval": [0.1 + 0.2, 1e-300], "best": {}},
+        generator=torch.get_rng_state(),
+    )
+    return saved, model, optimizer
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw", "sgd"])
+def test_round_trip(kind: str, tmp_path: Path) -> None:
+    saved, _, optimizer = make(3, kind)
+    path = save_checkpoint(tmp_path, saved, keep=2)
+    loaded = load_checkpoint(path)
+    assert loaded.state == saved.state
+    assert torch.equal(loaded.generator, saved.generator)
+    assert all(torch.equal(loaded.model[k], v) for k, v in saved.model.items())
+    _, _, fresh = make(4, kind)
+    fresh.load_state_dict(loaded.optimizer)
+    ours, theirs = fresh.state_dict(), optimizer.state_dict()
+    assert ours["param_groups"] == theirs["param_groups"]
+    for key, values in theirs["state"].items():
+        for name, value in values.items():
+            assert torch.equal(torch.as_tensor(ours["state"][key][name]), torch.as_tensor(value))
+
+
+def test_the_last_ones_stay(tmp_path: Path) -> None:
+    for step in (1, 2, 10, 11):
+        save_checkpoint(tmp_path, make(step)[0], keep=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000010", "step-00000011"]
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("damage", ["cut", "flip", "gone", "empty"])
+def test_damage_is_recognised(file: str, damage: str, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, make(1)[0], keep=2)
+    last = save_checkpoint(tmp_path, make(2)[0], keep=2) / file
+    content = bytearray(last.read_bytes())
+    if damage == "cut":
+        last.write_bytes(content[: len(content) // 2])
+    elif damage == "flip":
+        content[len(content) // 2] ^= 1
+        last.write_bytes(content)
+    elif damage == "empty":
+        last.write_bytes(b"")
+    else:
+        last.unlink()
+    said: list[str] = []
+    good = last_good(tmp_path, said.append)
+    assert good is not None
+    assert good.state["step"] == 1
+    assert len(said) == 1
+    assert "step-00000002" in said[0]
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    assert last_good(tmp_path / "absent") is None
+    assert last_good(tmp_path) is None
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_full_disk_leaves_what_was_there(
+    call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(tmp_path, make(1)[0], keep=2)
+    original, calls = module.save_file, []
+
+    def full(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        calls.append(path)
+        if len(calls) == call:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(tensors, path)
+
+    monkeypatch.setattr(module, "save_file", full)
+    with pytest.raises(CheckpointError, match=r"No space left on device.*go on with --resume true"):
+        save_checkpoint(tmp_path, make(2)[0], keep=2)
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
+    monkeypatch.setattr(module, "save_file", original)
+    save_checkpoint(tmp_path, make(2)[0], keep=2)
+    assert last_good(tmp_path).state["step"] == 2  # type: ignore[union-attr]
+
+
+def test_leftovers_of_a_kill_are_removed(tmp_path: Path) -> None:
+    (tmp_path / ".saving-step-00000009").mkdir(parents=True)
+    assert last_good(tmp_path) is None
+    save_checkpoint(tmp_path, make(1)[0], keep=2)
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_other_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FORMAT", 99)
+    path = save_checkpoint(tmp_path, make(1)[0], keep=1)
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="format 99, this version reads format 1"):
+        load_checkpoint(path)
+
+
+def test_no_pickle(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, make(1)[0], keep=1)
+    assert sorted(p.name for p in path.iterdir()) == sorted(FILES)
