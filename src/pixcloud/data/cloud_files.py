@@ -114,8 +114,10 @@ def split_columns(path: Path, table: np.ndarray) -> Arrays:
         raise FileFormatError(f"{path}: expected numbers, found the type {table.dtype}")
     if table.ndim == 3 and len(table):
         table = table[0]
-    if table.ndim != 2 or table.shape[1] < 3:
-        hint = "; transpose it" if table.ndim == 2 and table.shape[0] == 3 else ""
+    # Three or six rows of very many columns are coordinates stored the other way round.
+    lying = table.ndim == 2 and table.shape[0] in (3, 6) and table.shape[1] > 20
+    if table.ndim != 2 or table.shape[1] < 3 or lying:
+        hint = "; transpose it" if lying else ""
         raise FileFormatError(
             f"{path}: expected a table of points (N, 3 or more), found {table.shape}{hint}"
         )
@@ -166,6 +168,11 @@ def read_text(path: Path) -> Arrays:
         ) from None
     if table is None or len(table) == 0:
         raise FileFormatError(f"{path}: holds no points")
+    promised = lines[start - 1].strip() if start else ""
+    if promised.isdigit() and int(promised) > len(table):
+        raise FileFormatError(
+            f"{path}: truncated: {len(table)} of {promised} points; fetch or write it again"
+        )
     if header and len(header) == table.shape[1]:
         return named_columns(path, header, lambda name: table[:, header.index(name)])
     return split_columns(path, table)

@@ -106,11 +106,14 @@ def checked_cloud(
         if single.base is not None:  # a view of the file's read-only bytes
             single = single.copy()
     else:
-        single = near_origin(np.asarray(points, np.float64)).astype(np.float32)
+        with np.errstate(over="ignore"):  # what is too large for float32 is infinite, see below
+            single = near_origin(np.asarray(points, np.float64)).astype(np.float32)
     if normals is not None:
         normals = np.array(normals, np.float32)
     # One sum is enough for the usual case: NaN and infinity never leave it again.
-    if not np.isfinite(single.sum(dtype=np.float64)):
+    with np.errstate(invalid="ignore"):
+        total = single.sum(dtype=np.float64)
+    if not np.isfinite(total):
         finite = np.isfinite(single).all(axis=1)
         if not finite.all():
             if on_nonfinite == "error":

@@ -26,6 +26,7 @@ Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 DIED = "its worker process died: out of memory, or a fault in a library"
+NO_MEMORY = "not enough memory"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def run_jobs(
     workers: int = 0,
     label: str = "",
     strict: bool = False,
+    describe: Callable[[Job], str] | None = None,
 ) -> JobResults[Result]:
     """Call `work` on every job, in parallel, with a progress bar on a terminal.
 
@@ -71,7 +73,9 @@ def run_jobs(
         jobs: Its arguments, picklable.
         workers: Processes; 0 means all cores, 1 means no other process at all.
         label: What the bar says.
-        strict: Stop at the first failure and raise it.
+        strict: Stop at a failure and raise it: the first one in the order of the jobs, whatever
+            the number of workers.
+        describe: What to call a job in the reason of a failure that cannot name it itself.
 
     Returns:
         Results and failures. A job whose process dies is tried once more, alone, and counts as a
@@ -92,15 +96,20 @@ def run_jobs(
         def settle(index: int, call: Callable[[], Result]) -> None:
             try:
                 outcome.results[index] = call()
-            except (PixCloudError, MemoryError) as problem:
-                if strict:
+            except (PixCloudError, MemoryError, BrokenProcessPool) as problem:
+                reason = str(problem)
+                if not isinstance(problem, PixCloudError):
+                    reason = NO_MEMORY if isinstance(problem, MemoryError) else DIED
+                    reason = f"{describe(jobs[index])}: {reason}" if describe else reason
+                if strict and isinstance(problem, PixCloudError):
                     raise
-                reason = str(problem) or type(problem).__name__
+                if strict:
+                    raise DataError(reason) from problem
                 outcome.failures.append(JobFailure(index, reason))
             advance()
 
         suspects: list[int] = []
-        if count <= 1 or not run_in_pool(work, jobs, count, settle, suspects):
+        if count <= 1 or not run_in_pool(work, jobs, count, settle, suspects, strict):
             for index, job in enumerate(jobs):
                 settle(index, lambda job=job: work(job))  # type: ignore[misc]
         for index in suspects:
@@ -115,6 +124,7 @@ def run_in_pool(
     count: int,
     settle: Callable[[int, Callable[[], Result]], None],
     suspects: list[int],
+    strict: bool,
 ) -> bool:
     """Run jobs over `count` processes; False, with nothing run, if none can be started.
 
@@ -149,8 +159,13 @@ def run_in_pool(
                     if isinstance(future.exception(), BrokenProcessPool):
                         suspects.append(index)
                         broken = True
-                    else:
-                        settle(index, future.result)
+                        continue
+                    if strict and future.exception() is not None:
+                        # Jobs begin in order: one under way before this one may fail as well.
+                        earlier = sorted((i, f) for f, i in running.items() if i < index)
+                        for number, other in earlier:
+                            settle(number, other.result)
+                    settle(index, future.result)
             suspects.extend(sorted(running.values()))
     return True
 
@@ -159,13 +174,10 @@ def run_alone(work: Callable[[Job], Result], job: Job) -> Result:
     """Run one job in a process of its own.
 
     Raises:
-        DataError: if that process dies.
+        BrokenProcessPool: if that process dies.
     """
     with worker_pool(1) as pool:
-        try:
-            return pool.submit(work, job).result()
-        except BrokenProcessPool:
-            raise DataError(DIED) from None
+        return pool.submit(work, job).result()
 
 
 def can_start(pool: ProcessPoolExecutor) -> bool:

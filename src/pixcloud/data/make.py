@@ -183,7 +183,14 @@ def _make(
     memory.tidy(out)
     jobs = [ShapeJob(shape, out, settings) for shape in listing.shapes]
     _forget_all_but(out, listing.shapes)
-    first = run_jobs(sample_shape, jobs, workers=workers, label="surface points", strict=strict)
+    first = run_jobs(
+        sample_shape,
+        jobs,
+        workers=workers,
+        label="surface points",
+        strict=strict,
+        describe=source_file,
+    )
     skipped = _skipped(listing.shapes, first.failures)
     usable = [listing.shapes[index] for index in sorted(first.results)]
     hashes = {listing.shapes[index]: sha256 for index, sha256 in first.results.items()}
@@ -199,6 +206,7 @@ def _make(
         workers=workers,
         label="pictures",
         strict=strict,
+        describe=source_file,
     )
     skipped = sorted(skipped + _skipped(todo, second.failures))
     without_pictures = {todo[failure.index] for failure in second.failures}
@@ -239,6 +247,11 @@ def _nothing_usable(skipped: Sequence[tuple[str, str]]) -> str:
     return f"none of the {len(skipped)} meshes can be used: " + some(
         [f"{one_line(name)}: {reason}" for name, reason in skipped], limit=3
     )
+
+
+def source_file(job: ShapeJob) -> str:
+    """The mesh file of a job."""
+    return str(job.shape.path)
 
 
 def load_shape(job: ShapeJob) -> Mesh:

@@ -28,6 +28,9 @@ __all__ = ["camera_ring", "render_views", "surface_points"]
 
 DISTANCE = 3.2  # of the camera from the centre of a mesh of radius 1
 MARGIN = 0.04  # share of the frame that stays empty on each side
+# Places on the surface that are looked for: where one lies and the first ray met nothing, there is
+# something thinner than a pixel, and further rays go there.
+MARKS = 4096
 CONTRAST = 10  # of 255: neighbours that differ by more are looked at more closely
 # Where in its pixel the first ray goes: the four places of the pattern alternate, so that a pole
 # thinner than a pixel is seen at least in every second row.
@@ -44,11 +47,15 @@ ENCODED = np.rint(srgb(np.linspace(0, 1, 16384)) * 255).astype(np.uint8)
 
 @dataclass(frozen=True)
 class RayScene:
-    """A mesh of radius 1 in the ray tracer: corners (V, 3) float64 that faces name."""
+    """A mesh of radius 1 in the ray tracer.
+
+    corners (V, 3) float64 that faces name; marks (M, 3) float64, places all over the surface.
+    """
 
     tracer: Any
     surface: Surface
     corners: np.ndarray
+    marks: np.ndarray
 
 
 def camera_ring(views: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +100,7 @@ def render_views(
         (V, size, size, 4) uint8 sRGB with straight alpha.
 
     Raises:
-        DataError: if the mesh has no faces, no extent, or corners that are not finite.
+        DataError: if the mesh has no faces, no area, or corners that are not finite.
 
     Example:
         >>> triangle = Mesh(vertices=np.array([[0., 0, 0], [1, 0, 0], [0, 1, 0]]),
@@ -115,7 +122,9 @@ def build_scene(mesh: Mesh) -> RayScene:
     tracer = rtcore_scene.EmbreeScene()
     TriangleMesh(tracer, mesh.vertices.astype(np.float32), mesh.faces.astype(np.int32))
     corners = mesh.vertices[np.unique(mesh.faces)]
-    return RayScene(tracer=tracer, surface=prepare_surface(mesh), corners=corners)
+    rng = np.random.Generator(np.random.Philox(0))
+    marks = surface_points(mesh, MARKS, rng)[0].astype(np.float64)
+    return RayScene(tracer=tracer, surface=prepare_surface(mesh), corners=corners, marks=marks)
 
 
 @dataclass(frozen=True)
@@ -145,8 +154,7 @@ def fit_camera(corners: np.ndarray, azimuth: float, elevation: float, size: int)
     towards = np.array([cos_e * sin_a, sin_e, cos_e * cos_a])
     right = np.array([cos_a, 0.0, -sin_a])
     frame = np.stack([right, np.cross(towards, right), towards])
-    placed = corners @ frame.T
-    flat = placed[:, :2] / (DISTANCE - placed[:, 2:])
+    flat = project(corners, frame)
     low, high = flat.min(axis=0), flat.max(axis=0)
     # One pixel and a half at least: no picture so small that its border is touched.
     margin = min(max(MARGIN, 1.5 / size), 0.45)
@@ -159,6 +167,25 @@ def fit_camera(corners: np.ndarray, azimuth: float, elevation: float, size: int)
     return Camera(frame=frame, centre=centre, half=half, box=box)
 
 
+def project(points: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    """Places (n, 2) of points (n, 3) in the plane at distance 1 before the camera."""
+    placed = points @ frame.T
+    return placed[:, :2] / (DISTANCE - placed[:, 2:])
+
+
+def thin_mask(
+    scene: RayScene, camera: Camera, alpha: np.ndarray, shape: tuple[int, int], size: int
+) -> np.ndarray:
+    """(H * W,) bool: pixels of the box in which surface lies and the first ray met nothing."""
+    flat = (project(scene.marks, camera.frame) - camera.centre) / camera.half
+    column = ((flat[:, 0] + 1) / 2 * size).astype(np.int64) - camera.box[2]
+    row = ((1 - flat[:, 1]) / 2 * size).astype(np.int64) - camera.box[0]
+    inside = (column >= 0) & (column < shape[1]) & (row >= 0) & (row < shape[0])
+    marked = np.zeros(shape, bool)
+    marked[row[inside], column[inside]] = True
+    return marked.ravel() & (alpha == 0)
+
+
 def render_view(scene: RayScene, azimuth: float, elevation: float, size: int) -> np.ndarray:
     """One picture (size, size, 4) uint8; angles in radians."""
     camera = fit_camera(scene.corners, azimuth, elevation, size)
@@ -169,7 +196,8 @@ def render_view(scene: RayScene, azimuth: float, elevation: float, size: int) ->
     place = FIRST[2 * (rows % 2) + columns % 2]
     total = trace(scene, camera, columns + place[:, 0], rows + place[:, 1], size)
     pixels = straight(total)
-    edge = np.flatnonzero(contrast_mask(pixels, shape))
+    closer = contrast_mask(pixels, shape) | thin_mask(scene, camera, pixels[3], shape, size)
+    edge = np.flatnonzero(closer)
     if len(edge):
         x = (columns[edge, None] + FURTHER[:, 0]).ravel()
         y = (rows[edge, None] + FURTHER[:, 1]).ravel()

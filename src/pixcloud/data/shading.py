@@ -17,11 +17,11 @@ from pixcloud.types import Mesh
 # Faces that meet at less than this angle share a smooth normal.
 CREASE_DEGREES = 40.0
 # Directions towards the lights as (right, up, towards the camera), and their strengths.
-KEY_LIGHT, KEY = (-0.55, 0.75, 0.55), 0.78
+KEY_LIGHT, KEY = (-0.55, 0.75, 0.55), 0.80
 FILL_LIGHT, FILL = (0.85, 0.15, 0.50), 0.20
 RIM_LIGHT, RIM = (0.35, 0.60, -0.75), 0.35
-SKY, GROUND = 0.34, 0.13
-SHADOW = 0.30  # share of the key light that reaches a shadow
+SKY, GROUND = 0.31, 0.10
+SHADOW = 0.24  # share of the key light that reaches a shadow
 GLOSS = 0.10
 
 
