@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from pixcloud.data.atomic import TEMPORARY_PREFIX, remove_leftovers, write_bytes
+from pixcloud.atomic import TEMPORARY_PREFIX, remove_leftovers, write_bytes
 from pixcloud.errors import DataError
 
 # Goes up whenever the same meshes and settings would give other bytes.
@@ -139,6 +139,9 @@ def forget(out: Path, category: str, model: str) -> None:
 def tidy(out: Path) -> None:
     """Remove what a killed run left, and folders without records; nobody may be at work."""
     remove_leftovers(out / MEMORY)
+    for path in sorted(out.glob(f"{TEMPORARY_PREFIX}*")):
+        if path.is_file():
+            path.unlink()
     for folder in sorted((out / MEMORY / "clouds").glob("*")):
         if not any(folder.iterdir()):
             folder.rmdir()

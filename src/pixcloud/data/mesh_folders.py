@@ -70,10 +70,7 @@ def list_meshes(source: Path) -> MeshListing:
     for folder in folders:
         found, others = _class_files(source / folder)
         ignored += others
-        spellings = [
-            [path.stem, f"{path.stem}_{path.suffix[1:].lower()}", f"{split}_{path.name}"]
-            for path, split in found
-        ]
+        spellings = [spelled(path.stem, path.suffix[1:].lower(), split) for path, split in found]
         models = unique_names(spellings)
         shapes += [
             SourceShape(path, path.relative_to(source).as_posix(), safe[folder], model, split)
@@ -85,6 +82,12 @@ def list_meshes(source: Path) -> MeshListing:
             f"<class>/train/ and <class>/test/ below it ({ignored} other files are there)"
         )
     return MeshListing(sorted(shapes, key=lambda shape: (shape.category, shape.model)), ignored)
+
+
+def spelled(stem: str, suffix: str, split: str) -> list[str]:
+    """The names that a model may get, the shortest first."""
+    longest = f"{split}_{stem}_{suffix}" if split else f"{stem}_{suffix}"
+    return [stem, f"{stem}_{suffix}", longest]
 
 
 def _class_files(folder: Path) -> tuple[list[tuple[Path, str]], int]:
