@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from pixcloud.data.synthetic import ensure_synthetic
     from pixcloud.encoders import build_encoder, register_encoder
     from pixcloud.errors import PixCloudError
-    from pixcloud.evaluate.command import ProbeConfig, probe
+    from pixcloud.evaluate.command import probe
+    from pixcloud.evaluate.settings import ProbeConfig
     from pixcloud.export import load_encoder, save_encoder
     from pixcloud.import_weights import import_crosspoint
     from pixcloud.report.page import report
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "PixCloudError": "pixcloud.errors",
     "PretrainConfig": "pixcloud.config",
-    "ProbeConfig": "pixcloud.evaluate.command",
+    "ProbeConfig": "pixcloud.evaluate.settings",
     "build_encoder": "pixcloud.encoders",
     "ensure_synthetic": "pixcloud.data.synthetic",
     "import_crosspoint": "pixcloud.import_weights",

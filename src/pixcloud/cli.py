@@ -56,7 +56,7 @@ COMMANDS: dict[str, Command] = {
     "probe": Command(
         "linear SVM on frozen features: what an encoder is worth",
         "pixcloud.evaluate.command:probe",
-        "pixcloud.evaluate.command:ProbeConfig",
+        "pixcloud.evaluate.settings:ProbeConfig",
     ),
     "report": Command("a run, or several side by side, as one page", "pixcloud.report.page:report"),
     "data make": Command("meshes to pairs and a labelled split", "pixcloud.data.make:make_pairs"),

@@ -24,7 +24,8 @@ def demo(run: str = "runs/demo", seed: int = 0) -> ProbeResult:
     """
     from pixcloud.config import pretrain_config
     from pixcloud.data.synthetic import ensure_synthetic
-    from pixcloud.evaluate.command import ProbeConfig, probe
+    from pixcloud.evaluate.command import probe
+    from pixcloud.evaluate.settings import ProbeConfig
     from pixcloud.report.page import report
     from pixcloud.trainer import pretrain
 

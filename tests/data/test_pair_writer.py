@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from small_meshes import box, tree_hashes
 
+from pixcloud.atomic import remove_leftovers, replaced_file, replaced_folder
 from pixcloud.data import pair_writer
-from pixcloud.data.atomic import remove_leftovers, replaced_file, replaced_folder
 from pixcloud.data.files import read_cloud, read_picture
 from pixcloud.data.pair_writer import clear_scratch, is_written, remove_pair, write_pair
 from pixcloud.data.shapenet import complete_pairs, read_crosspoint_tree

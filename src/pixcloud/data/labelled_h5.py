@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pixcloud.data.atomic import replaced_file, write_bytes
+from pixcloud.atomic import replaced_file, write_bytes
 from pixcloud.errors import DataError, FileFormatError
 from pixcloud.types import LabelledClouds
 

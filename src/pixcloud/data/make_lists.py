@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pixcloud.atomic import replaced_folder, write_bytes
 from pixcloud.data import make_record as memory
-from pixcloud.data.atomic import replaced_folder, write_bytes
 from pixcloud.data.mesh_folders import GIVEN_SPLITS, SourceShape
 from pixcloud.data.modelnet import FOLDER, write_modelnet
 from pixcloud.types import LabelledClouds

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixcloud.data.atomic import remove_leftovers, replaced_folder, write_bytes
+from pixcloud.atomic import remove_leftovers, replaced_folder, write_bytes
 from pixcloud.data.ply import cloud_ply_bytes
 from pixcloud.data.render import camera_ring, render_views
 from pixcloud.data.surface import surface_points, unit_mesh, unit_sphere

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pixcloud.data.atomic import write_bytes
+from pixcloud.atomic import write_bytes
 from pixcloud.errors import FileFormatError
 
 SCALARS = {

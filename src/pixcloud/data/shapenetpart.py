@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from pixcloud.atomic import write_bytes
 from pixcloud.data import labelled_h5
-from pixcloud.data.atomic import write_bytes
 from pixcloud.errors import DataError, FileFormatError
 from pixcloud.types import LabelledClouds
 

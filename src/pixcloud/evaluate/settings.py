@@ -6,7 +6,7 @@ Read by `pixcloud.evaluate.probe`. Imports neither torch nor scikit-learn, so th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pixcloud.errors import ConfigError
 
@@ -62,6 +62,36 @@ class ProbeSettings:
         _require(0 < share < 1, "validation_share", share, "between 0 and 1, exclusive")
         threads = self.threads
         _require(threads is None or threads >= 1, "threads", threads, "at least 1, or none")
+
+
+@dataclass(kw_only=True)
+class LabelledConfig:
+    """Labelled clouds.
+
+    Args:
+        source: NAME:/path, or a path that is recognised by what lies there; "synthetic" is the
+            embedded data.
+    """
+
+    source: str = "synthetic"
+
+
+@dataclass
+class ProbeConfig:
+    """A linear probe.
+
+    Args:
+        encoder: a run, an exported or imported encoder, or a Hugging Face Hub id.
+        data: labelled clouds with a train and a test split.
+        probe: how the features are scored.
+        out: file to append the results to; the run's results.jsonl where the encoder is a run,
+            else results.jsonl beside the encoder, or here for one from the Hub.
+    """
+
+    encoder: str
+    data: LabelledConfig = field(default_factory=LabelledConfig)
+    probe: ProbeSettings = field(default_factory=ProbeSettings)
+    out: str = ""
 
 
 def _positive(value: float) -> bool:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixcloud.data.atomic import write_bytes
+from pixcloud.atomic import write_bytes
 from pixcloud.data.jobs import run_jobs
 from pixcloud.data.modelnet import write_modelnet
 from pixcloud.data.pair_writer import clear_scratch, sample_cloud, write_pair
