@@ -167,7 +167,10 @@ def _run(name: str, command: Command, argv: list[str]) -> int:
     if hasattr(result, "__rich__") or hasattr(result, "__rich_console__"):
         from rich.console import Console
 
-        Console(soft_wrap=True).print(result)
+        console = Console()
+        if not console.is_terminal:  # a pipe has no width: take one that tables fit in
+            console = Console(width=120)
+        console.print(result)
     elif isinstance(result, str):
         sys.stdout.write(result + "\n")
     return 0
