@@ -91,6 +91,8 @@ def test_unknown_names_get_the_nearest(capsys: pytest.CaptureFixture[str]) -> No
     assert "expected one of 'adam', 'adamw', 'sgd'" in line("pretrain", "--optim.name", "lamb")
     assert "trainer.epochs = 0" in line("pretrain", "--trainer.epochs", "0")
     assert "unrecognized arguments: stray" in line("pretrain", "stray")
+    assert "--config needs a value" in line("pretrain", "--config")
+    assert "--run needs a value" in line("pretrain", "--run", "--seed", "1")
 
 
 def test_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

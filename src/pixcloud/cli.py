@@ -280,6 +280,8 @@ def _take(argv: list[str], key: str) -> tuple[list[str], str]:
     for word in words:
         if word == f"--{key}":
             value = next(words, "")
+            if not value or value.startswith("--"):
+                raise ConfigError(f"--{key} needs a value; see --help")
         elif word.startswith(f"--{key}="):
             value = word.split("=", 1)[1]
         else:
