@@ -76,7 +76,9 @@ class CrossModalObjective(nn.Module):
         """Projections (B, P) of both views and of the pictures to the losses, in at least fp32."""
         if z1.dtype in (torch.bfloat16, torch.float16):
             z1, z2, h = z1.float(), z2.float(), h.float()
-        intra = nt_xent(z1, z2, self.temperature)
-        cross = nt_xent((z1 + z2) / 2, h, self.temperature)
+        # Under autocast the cosines would be rounded to 8 bits before the temperature divides them.
+        with torch.autocast(z1.device.type, enabled=False):
+            intra = nt_xent(z1, z2, self.temperature)
+            cross = nt_xent((z1 + z2) / 2, h, self.temperature)
         loss = self.intra_weight * intra + self.cross_weight * cross
         return {"loss": loss, "intra": intra, "cross": cross}

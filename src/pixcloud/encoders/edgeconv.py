@@ -42,6 +42,12 @@ class EdgeConv(nn.Module):
 
     def forward(self, x: torch.Tensor, index: torch.Tensor | None = None) -> torch.Tensor:
         """x (B, N, C_in) to (B, N, C_out); `index` (B, N, k) replaces the neighbours in x."""
+        # Under autocast this layer stays in fp32: W1 x_j - W1 x_i would lose in half precision what
+        # W1 (x_j - x_i) keeps.
+        with torch.autocast(x.device.type, enabled=False):
+            return self._factored(x.to(self.linear.weight.dtype), index)
+
+    def _factored(self, x: torch.Tensor, index: torch.Tensor | None) -> torch.Tensor:
         if index is None:
             index = knn(x, min(self.k, x.shape[1]))
         w_edge, w_centre = self.linear.weight.chunk(2, dim=1)

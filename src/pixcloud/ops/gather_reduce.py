@@ -26,7 +26,6 @@ class _GatherReduce(torch.autograd.Function):
             where[b] = index[b].gather(1, rank)
             total[b] = edges.sum(dim=1)
         ctx.save_for_backward(index, where)
-        ctx.mark_non_differentiable(where)
         return extreme * sign, total * sign
 
     @staticmethod

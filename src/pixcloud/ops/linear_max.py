@@ -41,7 +41,9 @@ def linear_bn_max(x: torch.Tensor, weight: torch.Tensor, bn: nn.BatchNorm1d) -> 
     if not bn.training:
         mean, var = running_statistics(bn)
     else:
-        mean, var = _linear_statistics(x.flatten(0, 1), weight, bn)
+        # Under autocast the products may be in half precision, the statistics may not.
+        with torch.autocast(x.device.type, enabled=False):
+            mean, var = _linear_statistics(x.flatten(0, 1).to(weight.dtype), weight, bn)
     scale = bn.weight * torch.rsqrt(var + bn.eps)
     return extreme * scale + (bn.bias - mean * scale)
 

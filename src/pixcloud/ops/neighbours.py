@@ -37,11 +37,18 @@ def knn(x: torch.Tensor, k: int) -> torch.Tensor:
     num_points = x.shape[1]
     if not 1 <= k <= num_points:
         raise ValueError(f"k = {k} neighbours of a cloud of {num_points} points: 1 <= k <= N")
-    x = x.detach()
+    # Half precision would round away the differences between neighbours, so autocast stays out.
+    with torch.autocast(x.device.type, enabled=False):
+        return _blockwise(x.detach(), k)
+
+
+def _blockwise(x: torch.Tensor, k: int) -> torch.Tensor:
+    if x.dtype in (torch.bfloat16, torch.float16):
+        x = x.float()
     # Distances do not change with the origin, but their rounding does: |x|^2 + |y|^2 - 2 x.y loses
     # all digits far from it.
     x = x - x.mean(dim=1, keepdim=True)
-    step = max(1, BLOCK_ENTRIES // num_points)
+    step = max(1, BLOCK_ENTRIES // x.shape[1])
     rows = []
     for cloud in x:
         half_norm = cloud.square().sum(-1) / 2
