@@ -38,7 +38,8 @@ def build_encoder(name: str, **settings: Any) -> PointEncoder:
         **settings: keyword arguments of the class.
 
     Raises:
-        ConfigError: for an unknown name or setting; the nearest known one is named.
+        ConfigError: for an unknown name or setting (the nearest known one is named), or a value
+            that the class refuses.
 
     Example:
         >>> build_encoder("dgcnn", k=15).pooled_dim
@@ -50,6 +51,10 @@ def build_encoder(name: str, **settings: Any) -> PointEncoder:
     for key in settings:
         if key not in known:
             raise ConfigError(f"unknown setting '{key}' of {name}: {nearest(key, known)}")
-    encoder = ENCODERS[name](**settings)
+    try:
+        encoder = ENCODERS[name](**settings)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(f"settings of encoder {name}: {reason}") from error
     encoder.spec = {"name": name, "settings": dict(settings)}
     return encoder

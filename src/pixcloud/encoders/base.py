@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,20 @@ from torch import nn
 
 from pixcloud.data.views import unit_sphere
 from pixcloud.types import PointFeatures
+
+
+def require_sizes(**sizes: int | Sequence[int]) -> None:
+    """Check settings that are sizes, or lists of sizes.
+
+    Raises:
+        ValueError: naming the setting, if it is no whole number of at least 1 or no list of them.
+
+    >>> require_sizes(k=3, widths=[8, 8])
+    """
+    for name, value in sizes.items():
+        listed = list(value) if isinstance(value, list | tuple) else [value]
+        if not listed or any(type(size) is not int or size < 1 for size in listed):
+            raise ValueError(f"{name} = {value!r}: whole numbers of at least 1 are expected")
 
 
 class PointEncoder(nn.Module):
@@ -27,7 +42,7 @@ class PointEncoder(nn.Module):
         """Points (B, N, 3) to per-point (B, N, C) or None, and pooled (B, D) features."""
         raise NotImplementedError
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def embed(self, points: Any, *, normalize: bool = True) -> torch.Tensor:
         """Pooled features of clouds, in evaluation mode and without gradients.
 
@@ -39,7 +54,8 @@ class PointEncoder(nn.Module):
             (B, D), or (D,) for a single cloud, on the encoder's device.
 
         Raises:
-            ValueError: if the last axis is not 3, or a coordinate is not finite.
+            ValueError: if the last axis is not 3, there are no points, or a coordinate is not
+                finite.
 
         Example:
             >>> from pixcloud.encoders import build_encoder
@@ -50,6 +66,8 @@ class PointEncoder(nn.Module):
         clouds = torch.as_tensor(points).to(device=weight.device, dtype=weight.dtype)
         if clouds.dim() not in (2, 3) or clouds.shape[-1] != 3:
             raise ValueError(f"points must be (B, N, 3) or (N, 3), got {tuple(clouds.shape)}")
+        if clouds.shape[-2] == 0:
+            raise ValueError("a cloud without points has no features")
         if not torch.isfinite(clouds).all():
             raise ValueError("points hold NaN or infinite coordinates; remove them first")
         batch = clouds if clouds.dim() == 3 else clouds[None]

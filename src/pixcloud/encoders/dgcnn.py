@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pixcloud.encoders.base import PointEncoder
+from pixcloud.encoders.base import PointEncoder, require_sizes
 from pixcloud.encoders.edgeconv import EdgeConv
 from pixcloud.types import PointFeatures
 
@@ -36,6 +36,7 @@ class DGCNN(PointEncoder):
         self, k: int = 20, embed_dim: int = 1024, widths: Sequence[int] = (64, 64, 128, 256)
     ) -> None:
         super().__init__()
+        require_sizes(k=k, embed_dim=embed_dim, widths=widths)
         channels = [3, *widths]
         self.convs = nn.ModuleList(
             EdgeConv(c_in, c_out, k) for c_in, c_out in itertools.pairwise(channels)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from pixcloud.encoders.base import PointEncoder
+from pixcloud.encoders.base import PointEncoder, require_sizes
 from pixcloud.ops.linear_max import linear_bn_max
 from pixcloud.types import PointFeatures
 
@@ -38,6 +38,7 @@ class PointNet(PointEncoder):
         transforms: bool = False,
     ) -> None:
         super().__init__()
+        require_sizes(embed_dim=embed_dim, widths=widths)
         channels = [3, *widths]
         self.layers = nn.ModuleList(
             PointwiseLayer(c_in, c_out) for c_in, c_out in itertools.pairwise(channels)
