@@ -17,6 +17,7 @@ from pixcloud.config import (
     pretrain_config,
     recipe_names,
     save_config,
+    validate,
 )
 from pixcloud.errors import ConfigError
 from pixcloud.schedule import learning_rate
@@ -113,12 +114,45 @@ def test_every_recipe_is_valid() -> None:
         ({"objective": {"temperature": 0.0}}, "temperature = 0.0: it must be more than 0"),
         ({"views": {"dropout": 1.5}}, "dropout = 1.5: it must be at least 0 and at most 1"),
         ({"views": {"scale_high": 0.1}}, "scale_high = 0.1 is below"),
-        ({"optim": {"lr": float("nan")}}, r"optim\.lr = nan"),
+        ({"optim": {"lr": float("nan")}}, r"optim\.lr = nan: a finite number"),
+        ({"seed": 2**63}, r"at least 0 and at most 9\.22"),
+        ({"trainer": {"epochs": "three"}}, r"trainer\.epochs = 'three': a whole number"),
+        ({"trainer": {"epochs": 1.5}}, r"trainer\.epochs = 1\.5: a whole number"),
+        ({"trainer": {"batch_size": True}}, r"trainer\.batch_size = True: a whole number"),
+        ({"trainer": {"device": "cudaa"}}, "device = 'cudaa': it must be one of auto, cpu, cuda"),
+        ({"trainer": {"precision": 32}}, r"trainer\.precision = 32: one of '32', 'bf16'"),
+        ({"resume": "yes"}, "resume = 'yes': true or false"),
+        ({"run": 3}, "run = 3: text"),
+        ({"data": {"unpaired": "eror"}}, r"data\.unpaired = 'eror': one of 'error', 'skip'"),
+        ({"optim": {"name": "lamb"}}, r"optim\.name = 'lamb': one of 'adam'"),
+        ({"views": {"rotation": float("inf")}}, r"views\.rotation = inf: a finite number"),
+        ({"views": {"rotation": 720.0}}, "rotation = 720.0: it must be at least 0 and at most 360"),
+        ({"encoder": {"settings": [3]}}, r"encoder\.settings = \[3\]: a mapping"),
     ],
 )
 def test_bad_settings_are_named(values: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         pretrain_config(**values)
+
+
+def test_settings_of_one_encoder_do_not_reach_another() -> None:
+    other = pretrain_config("crosspoint", encoder={"name": "pointnet"})
+    assert other.encoder.settings == {}
+    same = pretrain_config("crosspoint", encoder={"name": "dgcnn"})
+    assert same.encoder.settings["k"] == 15
+    whole = pretrain_config(
+        "crosspoint", encoder={"name": "pointnet", "settings": {"embed_dim": 8}}
+    )
+    assert whole.encoder.settings == {"embed_dim": 8}
+    assert pretrain_config("crosspoint", encoder={"settings": {"k": 3}}).encoder.settings == {
+        "k": 3
+    }
+
+
+def test_a_section_is_a_dataclass() -> None:
+    config = dataclasses.replace(pretrain_config(), data="synthetic")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="data = 'synthetic': settings of its own are expected"):
+        validate(config)
 
 
 def test_saved_and_read(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_type_hints
 import yaml
 
 from pixcloud.errors import ConfigError, nearest
+from pixcloud.ranges import check_ranges, check_types
 
 
 @dataclass(kw_only=True)
@@ -217,62 +218,15 @@ VOLATILE = (
     "trainer.progress",
 )
 
-# key: (lowest, highest, whether the lowest itself is allowed)
-RANGES: dict[str, tuple[float, float, bool]] = {
-    "seed": (0, 2**63 - 1, True),
-    "data.num_points": (1, 1 << 24, True),
-    "data.picture_size": (1, 1 << 14, True),
-    "data.workers": (-1, 1024, True),
-    "views.scale_low": (0, 1e6, False),
-    "views.jitter": (0, 1e6, True),
-    "views.jitter_clip": (0, 1e6, True),
-    "views.dropout": (0, 1, True),
-    "views.shift": (0, 1e6, True),
-    "views.brightness": (0, 1, True),
-    "views.contrast": (0, 1, True),
-    "views.saturation": (0, 1, True),
-    "views.flip": (0, 1, True),
-    "objective.temperature": (0, 1e6, False),
-    "objective.intra_weight": (0, 1e6, True),
-    "objective.cross_weight": (0, 1e6, True),
-    "objective.projection_dim": (1, 1 << 20, True),
-    "objective.point_hidden": (1, 1 << 20, True),
-    "objective.image_hidden": (1, 1 << 20, True),
-    "optim.lr": (0, 1e6, False),
-    "optim.weight_decay": (0, 1e6, True),
-    "optim.momentum": (0, 1, True),
-    "optim.warmup_epochs": (0, 1e6, True),
-    "optim.clip_norm": (0, 1e12, True),
-    "trainer.epochs": (1, 1e9, True),
-    "trainer.batch_size": (2, 1e9, True),
-    "trainer.accumulate": (1, 1e9, True),
-    "trainer.threads": (0, 4096, True),
-    "trainer.log_every": (1, 1e9, True),
-    "trainer.checkpoint_every": (0, 1e12, True),
-    "trainer.keep_checkpoints": (1, 1e9, True),
-    "trainer.probe_every": (0, 1e9, True),
-}
-
 
 def validate(config: PretrainConfig) -> None:
-    """Check every range.
+    """Check the type and the range of every setting.
 
     Raises:
         ConfigError: naming the key, its value and what is allowed.
     """
-    flat = flatten(config)
-    for key, (low, high, inclusive) in RANGES.items():
-        value = flat[key]
-        good = (low <= value if inclusive else low < value) and value <= high
-        if not good:
-            bound = "at least" if inclusive else "more than"
-            limit = f" and at most {high:g}" if high <= 4096 else ""
-            raise ConfigError(f"{key} = {value}: it must be {bound} {low:g}{limit}")
-    if flat["views.scale_high"] < flat["views.scale_low"]:
-        raise ConfigError(
-            f"views.scale_high = {flat['views.scale_high']} is below views.scale_low = "
-            f"{flat['views.scale_low']}; set it to at least that"
-        )
+    check_types(config)
+    check_ranges(flatten(config))
 
 
 def recipe_names() -> list[str]:
@@ -323,6 +277,8 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     {'a': {'x': 1, 'y': 3}}
     """
     merged = dict(base)
+    if over.get("name", base.get("name")) != base.get("name"):
+        merged.pop("settings", None)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = merge(merged[key], value) if both and key != "settings" else value

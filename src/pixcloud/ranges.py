@@ -1,0 +1,108 @@
+"""Settings in, nothing out: types and ranges are checked before anything else happens."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from pixcloud.errors import ConfigError
+
+# key: (lowest, highest, whether the lowest itself is allowed)
+RANGES: dict[str, tuple[float, float, bool]] = {
+    "seed": (0, 2**63 - 1, True),
+    "data.num_points": (1, 1 << 24, True),
+    "data.picture_size": (1, 1 << 14, True),
+    "data.workers": (-1, 1024, True),
+    "views.scale_low": (0, 1e6, False),
+    "views.scale_high": (0, 1e6, False),
+    "views.rotation": (0, 360, True),
+    "views.jitter": (0, 1e6, True),
+    "views.jitter_clip": (0, 1e6, True),
+    "views.dropout": (0, 1, True),
+    "views.shift": (0, 1e6, True),
+    "views.brightness": (0, 1, True),
+    "views.contrast": (0, 1, True),
+    "views.saturation": (0, 1, True),
+    "views.flip": (0, 1, True),
+    "objective.temperature": (0, 1e6, False),
+    "objective.intra_weight": (0, 1e6, True),
+    "objective.cross_weight": (0, 1e6, True),
+    "objective.projection_dim": (1, 1 << 20, True),
+    "objective.point_hidden": (1, 1 << 20, True),
+    "objective.image_hidden": (1, 1 << 20, True),
+    "optim.lr": (0, 1e6, False),
+    "optim.weight_decay": (0, 1e6, True),
+    "optim.momentum": (0, 1, True),
+    "optim.warmup_epochs": (0, 1e6, True),
+    "optim.clip_norm": (0, 1e12, True),
+    "trainer.epochs": (1, 1e9, True),
+    "trainer.batch_size": (2, 1e9, True),
+    "trainer.accumulate": (1, 1e9, True),
+    "trainer.threads": (0, 4096, True),
+    "trainer.log_every": (1, 1e9, True),
+    "trainer.checkpoint_every": (0, 1e12, True),
+    "trainer.keep_checkpoints": (1, 1e9, True),
+    "trainer.probe_every": (0, 1e9, True),
+}
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def check_types(config: Any, prefix: str = "") -> None:
+    """Check that every value of a config dataclass, and of those in it, is of its declared type.
+
+    Whole numbers pass for real ones; booleans pass for neither, NaN and infinity never.
+
+    Raises:
+        ConfigError: naming the key, its value and what is expected.
+    """
+    hints = get_type_hints(type(config))
+    for item in dataclasses.fields(config):
+        key, value, hint = f"{prefix}{item.name}", getattr(config, item.name), hints[item.name]
+        if dataclasses.is_dataclass(hint):
+            if not isinstance(value, hint):  # type: ignore[arg-type]
+                raise ConfigError(f"{key} = {value!r}: settings of its own are expected")
+            check_types(value, f"{key}.")
+        elif expected := _mismatch(value, hint):
+            raise ConfigError(f"{key} = {value!r}: {expected} is expected")
+
+
+def _mismatch(value: Any, hint: Any) -> str:
+    """What is expected instead of `value`, or nothing if it fits."""
+    if get_origin(hint) is Literal:
+        known = get_args(hint)
+        return "" if value in known else "one of " + ", ".join(map(repr, known))
+    if hint is float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return "" if number and math.isfinite(value) else "a finite number"
+    if hint is int:
+        return "" if type(value) is int else "a whole number"
+    kind = get_origin(hint) or hint
+    if isinstance(kind, type) and kind is not UnionType and not isinstance(value, kind):
+        return {bool: "true or false", str: "text", dict: "a mapping"}.get(kind, kind.__name__)
+    return ""
+
+
+def check_ranges(flat: dict[str, Any]) -> None:
+    """Check dotted keys and values of a `PretrainConfig` against `RANGES`.
+
+    Raises:
+        ConfigError: naming the key, its value and what is allowed.
+    """
+    for key, (low, high, inclusive) in RANGES.items():
+        value = flat[key]
+        if not ((low <= value if inclusive else low < value) and value <= high):
+            bound = "at least" if inclusive else "more than"
+            limit = f" and at most {high:g}" if high <= 4096 or value > high else ""
+            raise ConfigError(f"{key} = {value}: it must be {bound} {low:g}{limit}")
+    if flat["views.scale_high"] < flat["views.scale_low"]:
+        raise ConfigError(
+            f"views.scale_high = {flat['views.scale_high']} is below views.scale_low = "
+            f"{flat['views.scale_low']}; set it to at least that"
+        )
+    if flat["trainer.device"] not in DEVICES:
+        raise ConfigError(
+            f"trainer.device = {flat['trainer.device']!r}: it must be one of {', '.join(DEVICES)}"
+        )
