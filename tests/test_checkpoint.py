@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,27 @@ def test_damage_is_recognised(file: str, damage: str, tmp_path: Path) -> None:
     assert "step-00000002" in said[0]
 
 
+@pytest.mark.parametrize("keep", [1, 2])
+def test_damaged_newer_ones_do_not_push_out_good_ones(keep: int, tmp_path: Path) -> None:
+    """Two damaged checkpoints, then the run goes on from the one before them."""
+    for step in (10, 20, 30):
+        path = save_checkpoint(tmp_path, make(step)[0], keep=3)
+        if step > 10:
+            (path / "state.json").write_text("{}")
+    assert last_good(tmp_path, lambda _: None).state["step"] == 10  # type: ignore[union-attr]
+    save_checkpoint(tmp_path, make(15)[0], keep=keep)
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["step-00000010", "step-00000015"][-keep:]
+    assert last_good(tmp_path).state["step"] == 15  # type: ignore[union-attr]
+
+
+def test_a_manifest_that_leaves_files_out_proves_nothing(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, make(1)[0], keep=1)
+    (path / "manifest.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"cannot be read \('model\.safetensors'\)"):
+        load_checkpoint(path)
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     assert last_good(tmp_path / "absent") is None
     assert last_good(tmp_path) is None
@@ -110,6 +133,33 @@ def test_full_disk_leaves_what_was_there(
     monkeypatch.setattr(module, "save_file", original)
     save_checkpoint(tmp_path, make(2)[0], keep=2)
     assert last_good(tmp_path).state["step"] == 2  # type: ignore[union-attr]
+
+
+def test_truly_full_disk(tmp_path: Path) -> None:
+    """A limit of the system on the size of files stands for the full disk."""
+    pytest.importorskip("resource")
+    save_checkpoint(tmp_path, make(1)[0], keep=2)
+    program = (
+        "import resource, sys, torch\n"
+        "from pathlib import Path\n"
+        "from pixcloud.checkpoint import Checkpoint, save_checkpoint\n"
+        "from pixcloud.errors import CheckpointError\n"
+        "model = torch.nn.Linear(100, 100)\n"
+        "new = Checkpoint(model=model.state_dict(), optimizer={'state': {}, 'param_groups': []},\n"
+        "                 state={'step': 2}, generator=torch.get_rng_state())\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"
+        "try:\n"
+        "    save_checkpoint(Path(sys.argv[1]), new, keep=2)\n"
+        "except CheckpointError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "step-00000002: cannot be written" in done.stdout
+    assert "go on with --resume true" in done.stdout
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
 
 
 def test_leftovers_of_a_kill_are_removed(tmp_path: Path) -> None:

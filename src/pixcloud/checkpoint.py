@@ -27,6 +27,8 @@ from pixcloud.errors import CheckpointError
 FORMAT = 1
 PREFIX = "step-"
 TEMPORARY = ".saving-"
+MANIFEST = "manifest.json"
+PARTS = ("model.safetensors", "optimizer.safetensors", "state.json")
 
 
 @dataclass(kw_only=True)
@@ -61,33 +63,38 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
             shutil.rmtree(final)
         os.replace(temporary, final)
         sync_folder(folder)
-    except OSError as error:
+    # A full disk is an OSError in Python's own writing and a SafetensorError in that of tensors.
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise CheckpointError(
-            f"{final}: cannot be written ({error.strerror or error}); make room or mend the "
-            "folder, then go on with --resume true"
+            f"{final}: cannot be written ({getattr(error, 'strerror', None) or error}); make room "
+            "or mend the folder, then go on with --resume true"
         ) from error
-    for old in checkpoint_folders(folder)[:-keep]:
+    # A run goes on from the newest one that is whole, so whatever is newer than this is damaged: it
+    # must not count among the last ones that stay.
+    found = checkpoint_folders(folder)
+    newer = [path for path in found if path.name > final.name]
+    for old in newer + found[: -keep - len(newer)]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 
 
 def _write_parts(folder: Path, checkpoint: Checkpoint) -> None:
     tensors, rest = _split_optimizer(checkpoint.optimizer)
-    parts: dict[str, dict[str, torch.Tensor] | dict[str, Any]] = {
-        "model.safetensors": checkpoint.model,
-        "optimizer.safetensors": {**tensors, "generator": checkpoint.generator},
-        "state.json": {"format": FORMAT, "optimizer": rest, "state": checkpoint.state},
-    }
+    contents: list[dict[str, torch.Tensor] | dict[str, Any]] = [
+        checkpoint.model,
+        {**tensors, "generator": checkpoint.generator},
+        {"format": FORMAT, "optimizer": rest, "state": checkpoint.state},
+    ]
     manifest = {}
-    for name, content in parts.items():
+    for name, content in zip(PARTS, contents, strict=True):
         path = folder / name
         if name.endswith(".json"):
             path.write_text(json.dumps(content, indent=1), encoding="utf-8")
         else:
             save_file({k: v.detach().contiguous().cpu() for k, v in content.items()}, path)
         manifest[name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     for path in folder.iterdir():
         with open(path, "rb") as stream:
             os.fsync(stream.fileno())
@@ -101,21 +108,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: if a file is missing or damaged, or the format is unknown.
     """
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        for name, expected in manifest.items():
-            part = path / name
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        for name in PARTS:
+            part, expected = path / name, manifest[name]
             if part.stat().st_size != expected["bytes"] or _sha256(part) != expected["sha256"]:
                 raise CheckpointError(f"{part}: damaged, it differs from its manifest")
         parts = json.loads((path / "state.json").read_text(encoding="utf-8"))
         model = load_file(path / "model.safetensors")
         tensors = load_file(path / "optimizer.safetensors")
+        generator = tensors.pop("generator")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
     if parts.get("format") != FORMAT:
         raise CheckpointError(
             f"{path}: format {parts.get('format')}, this version reads format {FORMAT}"
         )
-    generator = tensors.pop("generator")
     optimizer = _join_optimizer(tensors, parts["optimizer"])
     return Checkpoint(model=model, optimizer=optimizer, state=parts["state"], generator=generator)
 
