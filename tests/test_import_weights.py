@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import torch
 
 import pixcloud
 from pixcloud import cli
-from pixcloud.errors import WeightsError
+from pixcloud.errors import ConfigError, WeightsError
 from pixcloud.export import load_head
 from pixcloud.import_weights import import_crosspoint, read_state_dict
 from pixcloud.losses import nt_xent
@@ -149,11 +152,17 @@ def spoil(kind: str) -> tuple[dict[str, Any], str]:
     if kind == "kernel":
         state["conv1.0.weight"] = torch.randn(8, 6, 3, 3)
         return state, r"expected a 1 x 1 convolution"
-    return {"epoch": 3, **state}, "these entries are no tensors: epoch"
+    if kind == "head":
+        state["inv_head.0.weight"] = torch.randn(4, 32, 1)
+        return state, r"inv_head\.0\.weight has shape \(4, 32, 1\); expected a matrix"
+    if kind == "numbers":
+        return {**state, 3: torch.zeros(1)}, "these entries are no named tensors: 3"
+    return {"epoch": 3, **state}, "these entries are no named tensors: epoch"
 
 
 @pytest.mark.parametrize(
-    "kind", ["missing", "extra", "prefix", "twins", "shape", "kernel", "not tensors"]
+    "kind",
+    ["missing", "extra", "prefix", "twins", "shape", "kernel", "head", "numbers", "not tensors"],
 )
 def test_refuses_by_name(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state, words = spoil(kind)
@@ -205,6 +214,43 @@ def test_damaged_and_missing_files(tmp_path: Path) -> None:
     torch.save(torch.zeros(3), tmp_path / "tensor.pth")
     with pytest.raises(WeightsError, match="expected a state dict, found Tensor"):
         read_state_dict(tmp_path / "tensor.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_damage_anywhere_is_an_error_in_words(zipped: bool, tmp_path: Path) -> None:
+    """Bytes changed, cut off or made up; the reader of pickles breaks in many ways."""
+    torch.save(state_dict(), tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+    content = (tmp_path / "w.pth").read_bytes()
+    rng = np.random.default_rng(0)
+    for attempt in range(60):
+        damaged = bytearray(content)
+        if attempt % 3 == 0:
+            damaged = damaged[: rng.integers(len(damaged))]
+        elif attempt % 3 == 1:
+            for place in rng.integers(2000, size=20):
+                damaged[place] = rng.integers(256)
+        else:
+            damaged = bytearray(rng.bytes(rng.integers(1, 400)))
+        (tmp_path / "w.pth").write_bytes(damaged)
+        with contextlib.suppress(WeightsError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import_crosspoint(str(tmp_path / "w.pth"), str(tmp_path / "out"))
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)  # a changed weight is none of its shape
+        assert [p.name for p in tmp_path.iterdir()] == ["w.pth"]
+
+
+def test_k_is_checked(tmp_path: Path) -> None:
+    torch.save(state_dict(), tmp_path / "w.pth")
+    with pytest.raises(ConfigError, match="k = 0: whole numbers"):
+        import_crosspoint(str(tmp_path / "w.pth"), str(tmp_path / "out"), k=0)
+    assert [p.name for p in tmp_path.iterdir()] == ["w.pth"]
+
+
+def test_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(state_dict(), tmp_path / "w.pth")
+    words = ["import", "crosspoint", str(tmp_path / "w.pth"), str(tmp_path / "w.pth" / "out")]
+    assert cli.main(words) == 2
+    assert "cannot be written (Not a directory)" in capsys.readouterr().err
 
 
 def test_existing_folder_stays(tmp_path: Path) -> None:

@@ -28,8 +28,12 @@ CONFIG = "config.json"
 
 def weights_sha256(module: nn.Module) -> str:
     """SHA-256 over names, dtypes, shapes and bytes of a module's state dict, in sorted order."""
+    return _sha256(module.state_dict())
+
+
+def _sha256(tensors: dict[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         array = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {array.dtype} {tuple(array.shape)};".encode())
         digest.update(array.flatten().view(torch.uint8).numpy().tobytes())
@@ -37,7 +41,7 @@ def weights_sha256(module: nn.Module) -> str:
 
 
 def save_encoder(
-    folder: Path,
+    folder: str | Path,
     encoder: PointEncoder,
     head: ProjectionHead | None = None,
     origin: dict[str, Any] | None = None,
@@ -45,43 +49,78 @@ def save_encoder(
     """Write an encoder (and its projection head) as a folder, whole or not at all.
 
     Args:
-        folder: is replaced if it exists.
+        folder: an encoder in it is replaced, other files beside the encoder stay.
         encoder: made by `build_encoder`.
         head: projection head of the clouds, for protocols that compare projections.
         origin: where the weights come from; JSON values, free of times.
+
+    Raises:
+        WeightsError: if the folder holds something else, or cannot be written.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    folder = Path(folder).expanduser().absolute()
+    if not hasattr(encoder, "spec"):
+        raise WeightsError(
+            f"{type(encoder).__name__}: it does not know its settings; make it with build_encoder"
+        )
+    if folder.exists() and not _is_replaceable(folder):
+        raise WeightsError(f"{folder}: holds something that is no encoder; give a new folder")
+    meta = {
+        "format": FORMAT,
+        "encoder": encoder.spec,
+        "point_dim": encoder.point_dim,
+        "pooled_dim": encoder.pooled_dim,
+        "weights_sha256": weights_sha256(encoder),
+        "origin": origin or {},
+        "pixcloud_version": __version__,
+    }
+    # Fixed names, so that the next save clears what a kill left behind.
+    temporary = folder.with_name(f".{folder.name}.saving")
+    aside = folder.with_name(f".{folder.name}.old")
     try:
-        save_file(_tensors(encoder), temporary / WEIGHTS)
-        if head is not None:
-            save_file(_tensors(head), temporary / HEAD)
-        meta = {
-            "format": FORMAT,
-            "encoder": encoder.spec,
-            "point_dim": encoder.point_dim,
-            "pooled_dim": encoder.pooled_dim,
-            "weights_sha256": weights_sha256(encoder),
-            "origin": origin or {},
-            "pixcloud_version": __version__,
-        }
-        write_text(temporary / CONFIG, json.dumps(meta, indent=1) + "\n")
-        for path in temporary.iterdir():
-            with open(path, "rb") as stream:
-                os.fsync(stream.fileno())
-        sync_folder(temporary)
-        # A folder cannot be replaced in one step; the old one steps aside for a moment.
-        aside = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-        shutil.rmtree(aside, ignore_errors=True)
-        if folder.exists():
-            os.replace(folder, aside)
-        os.replace(temporary, folder)
-        shutil.rmtree(aside, ignore_errors=True)
-        sync_folder(folder.parent)
-    except BaseException:
+        _write_parts(temporary, encoder, head, meta)
+        _exchange(folder, temporary, aside)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise WeightsError(f"{folder}: cannot be written ({reason})") from error
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_replaceable(folder: Path) -> bool:
+    return folder.is_dir() and ((folder / CONFIG).is_file() or not any(folder.iterdir()))
+
+
+def _write_parts(
+    folder: Path, encoder: PointEncoder, head: ProjectionHead | None, meta: dict[str, Any]
+) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    save_file(_tensors(encoder), folder / WEIGHTS)
+    if head is not None:
+        save_file(_tensors(head), folder / HEAD)
+    write_text(folder / CONFIG, json.dumps(meta, indent=1) + "\n")
+    for path in folder.iterdir():
+        with open(path, "rb") as stream:
+            os.fsync(stream.fileno())
+    sync_folder(folder)
+
+
+def _exchange(folder: Path, temporary: Path, aside: Path) -> None:
+    """Put `temporary` where `folder` is; a folder cannot be replaced in one step."""
+    shutil.rmtree(aside, ignore_errors=True)
+    if folder.exists():
+        for path in folder.iterdir():
+            if path.name not in (WEIGHTS, HEAD, CONFIG):
+                (shutil.copytree if path.is_dir() else shutil.copy2)(path, temporary / path.name)
+        os.replace(folder, aside)
+    try:
+        os.replace(temporary, folder)
+    except OSError:
+        if aside.exists():
+            os.replace(aside, folder)
         raise
+    shutil.rmtree(aside, ignore_errors=True)
+    sync_folder(folder.parent)
 
 
 def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -112,8 +151,10 @@ def load_encoder(source: str | Path) -> PointEncoder:
         encoder = build_encoder(spec["name"], **spec["settings"])
     except (KeyError, TypeError, ConfigError) as error:
         raise WeightsError(f"{folder / CONFIG}: names no encoder known here ({error})") from error
-    load_strictly(encoder, _read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
-    if meta.get("weights_sha256") not in (None, weights_sha256(encoder)):
+    tensors = _read_tensors(folder / WEIGHTS)
+    load_strictly(encoder, tensors, str(folder / WEIGHTS))
+    # Of the tensors as they lie there: loading turns weights saved in other precisions into fp32.
+    if meta.get("weights_sha256") not in (None, _sha256(tensors)):
         raise WeightsError(f"{folder / WEIGHTS}: not the weights that {CONFIG} beside it describes")
     return encoder.eval()
 

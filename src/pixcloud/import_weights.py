@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,13 +48,13 @@ def import_crosspoint(file: str, out: str, k: int = 15) -> str:
     embed_dim = len(encoder_weights["fuse.weight"])
     encoder = build_encoder("dgcnn", k=k, embed_dim=embed_dim, widths=widths)
     load_strictly(encoder, encoder_weights, str(path))
-    hidden, pooled = head_weights["0.weight"].shape
-    head = ProjectionHead(pooled, hidden, len(head_weights["3.weight"]))
+    pooled, hidden, projection = _head_sizes(head_weights, str(path))
+    head = ProjectionHead(pooled, hidden, projection)
     load_strictly(head, head_weights, str(path))
     save_encoder(Path(out), encoder, head, {"imported": "crosspoint", "file": path.name})
     return (
         f"{path}: all {len(source)} keys matched: DGCNN with widths {widths}, embedding "
-        f"{embed_dim} and its projection head {pooled}-{hidden}-{len(head_weights['3.weight'])}; "
+        f"{embed_dim} and its projection head {pooled}-{hidden}-{projection}; "
         f"k = {k}; written to {out}"
     )
 
@@ -67,7 +66,6 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         WeightsError: if it is missing, no weight file, or holds anything but named tensors.
     """
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_file():
@@ -76,19 +74,24 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, zipfile.BadZipFile, KeyError) as e:
-        raise WeightsError(f"{path}: cannot be read as weights ({_first_line(e)})") from e
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path}: holds more than tensors, and pickled code is never executed; save its state "
-            f"dict alone ({_first_line(error)})"
+            f"{path}: damaged, or holds more than tensors, and pickled code is never executed; "
+            f"save its state dict alone ({_first_line(error)})"
         ) from error
+    except Exception as error:  # a damaged pickle can break the reader anywhere
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        raise WeightsError(f"{path}: cannot be read as weights ({reason})") from error
     if not isinstance(content, dict) or not content:
         raise WeightsError(f"{path}: expected a state dict, found {type(content).__name__}")
-    bad = [str(key) for key, value in content.items() if not isinstance(value, torch.Tensor)]
+    bad = [
+        str(key)
+        for key, value in content.items()
+        if not isinstance(value, torch.Tensor) or not isinstance(key, str)
+    ]
     if bad:
         raise WeightsError(
-            f"{path}: these entries are no tensors: {some(bad)}; save the state dict alone"
+            f"{path}: these entries are no named tensors: {some(bad)}; save the state dict alone"
         )
     return content
 
@@ -137,6 +140,16 @@ def translate_dgcnn(
             problems.append("the names begin with 'module.', as a wrapped model saves them: strip")
         raise WeightsError(f"{origin}: not a CrossPoint DGCNN state dict; {'; '.join(problems)}")
     return encoder, head
+
+
+def _head_sizes(head: dict[str, torch.Tensor], origin: str) -> tuple[int, int, int]:
+    """Widths (in, hidden, out) of the projection head."""
+    for key in ("0.weight", "3.weight"):
+        if head[key].dim() != 2:
+            shape = tuple(head[key].shape)
+            raise WeightsError(f"{origin}: inv_head.{key} has shape {shape}; expected a matrix")
+    hidden, pooled = head["0.weight"].shape
+    return pooled, hidden, len(head["3.weight"])
 
 
 def _matrix(kernel: torch.Tensor, key: str, origin: str) -> torch.Tensor:
