@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pixcloud.errors import WeightsError
+from pixcloud.errors import WeightsError, nearest, some
 
 # Mean and standard deviation of RGB on ImageNet, which most towers were trained with.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -65,6 +66,10 @@ class ImageEncoder(nn.Module):
         else:
             self.backbone = _load_backbone(name)
             mean, std = _normalisation(name)
+        # Transformers that know this option take pictures of any size, not only of their own.
+        known = inspect.signature(self.backbone.forward).parameters
+        resizes = "interpolate_pos_encoding" in known
+        self.options = {"interpolate_pos_encoding": True} if resizes else {}
         self.frozen = frozen
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -82,7 +87,8 @@ class ImageEncoder(nn.Module):
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """Pictures (B, 3, H, W), RGB in [0, 1], to pooled features (B, D)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            return _pool(self.backbone(pixel_values=(pictures - self.mean) / self.std))
+            normalised = (pictures - self.mean) / self.std
+            return _pool(self.backbone(pixel_values=normalised, **self.options))
 
 
 def _pool(output: Any) -> torch.Tensor:
@@ -102,18 +108,49 @@ def _output_dim(backbone: nn.Module) -> int:
 
 
 def _load_backbone(name: str) -> nn.Module:
+    from safetensors import SafetensorError
     from transformers import AutoModel
 
+    if "/" not in name and not Path(name).is_dir():  # Hub ids have an owner; spares a look there
+        raise WeightsError(
+            f"picture tower '{name}': not built in and no folder; {nearest(name, RESNETS)}, or "
+            "give a local folder or a Hub id with safetensors weights"
+        )
     try:
-        model = AutoModel.from_pretrained(name, use_safetensors=True, trust_remote_code=False)
-    except (OSError, ValueError, ImportError) as error:
+        model, report = AutoModel.from_pretrained(
+            name,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise WeightsError(
             f"picture tower '{name}': not one of {', '.join(RESNETS)} and not loadable as a local "
             f"folder or Hub id with safetensors weights ({reason})"
         ) from error
+    missing = sorted(report["missing_keys"])
     # Two-tower models (CLIP, SigLIP) keep their picture side under this name.
-    return getattr(model, "vision_model", model)
+    tower = getattr(model, "vision_model", None)
+    if tower is not None:
+        missing = [key for key in missing if key.startswith("vision_model.")]
+    return _complete(model if tower is None else tower, missing, name)
+
+
+def _complete(tower: nn.Module, missing: list[str], name: str) -> nn.Module:
+    """Refuse a tower with made-up weights; a pooler without weights is left out."""
+    takes = getattr(tower, "main_input_name", "pixel_values")
+    if takes != "pixel_values":
+        raise WeightsError(f"picture tower '{name}': takes {takes}, not pictures")
+    if missing and all("pooler." in key for key in missing) and hasattr(tower, "pooler"):
+        # Many ViTs are published without one; transformers would fill it with noise.
+        tower.pooler = None  # type: ignore[assignment]
+    elif missing:
+        raise WeightsError(
+            f"picture tower '{name}': its file lacks weights of the architecture: {some(missing)}"
+        )
+    return tower
 
 
 def _normalisation(name: str) -> tuple[Sequence[float], Sequence[float]]:
@@ -128,5 +165,13 @@ def _normalisation(name: str) -> tuple[Sequence[float], Sequence[float]]:
     )
     if path is None:
         return IMAGENET_MEAN, IMAGENET_STD
-    settings = json.loads(Path(path).read_text(encoding="utf-8"))
-    return settings.get("image_mean", IMAGENET_MEAN), settings.get("image_std", IMAGENET_STD)
+    try:
+        settings = json.loads(Path(path).read_text(encoding="utf-8"))
+        if settings.get("do_normalize") is False:
+            return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+        mean = settings.get("image_mean") or IMAGENET_MEAN
+        std = settings.get("image_std") or IMAGENET_STD
+        torch.tensor([mean, std]).view(2, 3)
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise WeightsError(f"{path}: cannot be read as preprocessor settings ({error})") from error
+    return mean, std
