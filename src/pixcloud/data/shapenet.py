@@ -81,9 +81,20 @@ def read_shapenet55(root: Path, split: str = "train") -> PairIndex:
     found = {name: str(clouds / f"{name}.npy") for name in names if name in present}
     if not found:
         raise DataError(f"{clouds}: none of the {len(names)} clouds listed in {listing} is there")
-    pictures = {entry.name.rsplit(".", 1)[0]: entry.name for entry in _entries(renders)}
-    places = {name: (str(renders), pictures[name]) for name in found if name in pictures}
-    return _match(root, found, places)
+    pictures = {
+        name.rsplit(".", 1)[0]: name
+        for name in _picture_names(str(renders))[::-1]  # the first of several wins
+    }
+    # Pictures of another split have their clouds, though not in this list.
+    places = {
+        name: (str(renders), picture)
+        for name, picture in pictures.items()
+        if name in found or name not in present
+    }
+    index = _match(root, found, places)
+    listed = {name for name in names if name not in present}
+    index.without_cloud = sorted(listed | set(index.without_cloud))
+    return index
 
 
 def _match(root: Path, found: dict[str, str], places: dict[str, tuple[str, str]]) -> PairIndex:

@@ -44,15 +44,17 @@ def parse_source(source: str, key: str = "data.source") -> tuple[str, Path]:
 
         return "", ensure_synthetic()
     name, colon, rest = source.partition(":")
-    if not colon or len(name) == 1:  # a drive letter is no name
+    # A drive letter is no name, and neither is a path that has a colon in it.
+    if not colon or len(name) == 1 or "/" in name or Path(source).exists():
         name, rest = "", source
     known = {*PAIR_READERS, *LABELLED_READERS}
     if name and name not in known:
         raise ConfigError(f"{key}: unknown data set '{name}': {nearest(name, {*known, SYNTHETIC})}")
     root = Path(rest).expanduser().absolute()
     if not rest or not root.exists():
+        what = f"{root} does not exist" if rest else "names no folder"
         raise DataError(
-            f"{key} = {source}: {root} does not exist; give NAME:/path with NAME one of "
+            f"{key} = {source}: {what}; give NAME:/path with NAME one of "
             f"{', '.join(sorted(known))}, or '{SYNTHETIC}'"
         )
     return name, root
