@@ -142,8 +142,16 @@ def test_pictures_against_plain_arithmetic() -> None:
 
 def test_nothing_is_changed_without_ranges() -> None:
     still = {
-        "scale_low": 1.0, "scale_high": 1.0, "rotation": 0.0, "shift": 0.0, "jitter": 0.0,
-        "dropout": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "flip": 0.0,
+        "scale_low": 1.0,
+        "scale_high": 1.0,
+        "rotation": 0.0,
+        "shift": 0.0,
+        "jitter": 0.0,
+        "dropout": 0.0,
+        "brightness": 0.0,
+        "contrast": 0.0,
+        "saturation": 0.0,
+        "flip": 0.0,
     }
     batch = stacked([draws(0, **still)])
     points = torch.randn(1, 2, 32, 3)
