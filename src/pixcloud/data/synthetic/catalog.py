@@ -10,7 +10,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from pixcloud.data.synthetic import devices, flight, furniture, handheld, seating, vehicles, vessels
+from pixcloud.data.synthetic import (
+    cycles,
+    devices,
+    flight,
+    furniture,
+    handheld,
+    seating,
+    tools,
+    vehicles,
+    vessels,
+)
 from pixcloud.data.synthetic.model import Category, Model, Values
 from pixcloud.data.synthetic.primitives import rotation
 from pixcloud.errors import DataError, nearest
@@ -20,10 +30,10 @@ VARIATION = 1.0
 STRETCH = 1.3
 
 _IN_ORDER = (
-    flight.AIRPLANE, furniture.BED, seating.BENCH, vehicles.BICYCLE, furniture.BOOKSHELF,
+    flight.AIRPLANE, furniture.BED, seating.BENCH, cycles.BICYCLE, furniture.BOOKSHELF,
     vessels.BOTTLE, furniture.CABINET, vehicles.CAR, seating.CHAIR, handheld.GUITAR,
-    handheld.HAMMER, handheld.HAT, devices.HEADPHONE, handheld.KNIFE, devices.LAMP, devices.LAPTOP,
-    devices.MONITOR, vessels.MUG, flight.ROCKET, vehicles.SKATEBOARD, seating.SOFA, seating.STOOL,
+    tools.HAMMER, handheld.HAT, devices.HEADPHONE, tools.KNIFE, devices.LAMP, devices.LAPTOP,
+    devices.MONITOR, vessels.MUG, flight.ROCKET, cycles.SKATEBOARD, seating.SOFA, seating.STOOL,
     furniture.TABLE, vessels.TEAPOT, vehicles.TRUCK, handheld.UMBRELLA, vessels.VASE,
 )  # fmt: skip
 

@@ -137,68 +137,62 @@ def _body_profile(p: Values, v: Values) -> np.ndarray:
     return np.array([(r, 0.06), (r, top * 0.5), (r, top)])
 
 
-def build_rocket(p: Values, v: Values, m: Model) -> None:
-    paint, trim = m.color("light", "paint", "steel"), m.color("paint", "plastic")
-    body = _body_profile(p, v)
-    m.add("body", lathe(np.concatenate([[(0, 0.06)], body, [(0, body[-1, 1])]])), paint)
+def _rocket_nose(p: Values, v: Values, m: Model, body: np.ndarray, color: np.ndarray) -> None:
+    """The tip of a rocket upon its body's profile (P, 2) of (radius, y)."""
     top, neck = body[-1, 1], body[-1, 0]
     if v.nose == "cone":
         tip = np.array([(neck, top), (neck * 0.5, top + p.nose * 0.5), (0.0, top + p.nose)])
     elif v.nose == "blunt":
-        tip = smooth(
-            [
-                (neck, top),
-                (neck * 0.95, top + p.nose * 0.35),
-                (neck * 0.6, top + p.nose * 0.75),
-                (0, top + p.nose * 0.9),
-            ],
-            10,
-        )
+        knots = (
+            (neck, top), (neck * 0.95, top + p.nose * 0.35),
+            (neck * 0.6, top + p.nose * 0.75), (0, top + p.nose * 0.9),
+        )  # fmt: skip
+        tip = smooth(knots, 10)
     else:
-        tip = smooth(
-            [
-                (neck, top),
-                (neck * 0.85, top + p.nose * 0.3),
-                (neck * 0.45, top + p.nose * 0.7),
-                (0, top + p.nose),
-            ],
-            10,
-        )
-    m.add("nose", lathe(tip), trim)
+        knots = (
+            (neck, top), (neck * 0.85, top + p.nose * 0.3),
+            (neck * 0.45, top + p.nose * 0.7), (0, top + p.nose),
+        )  # fmt: skip
+        tip = smooth(knots, 10)
+    m.add("nose", lathe(tip), color)
     if v.nose == "tower":
-        m.add(
-            "nose",
-            rod((0, top + p.nose * 0.8, 0), (0, top + p.nose * 1.6, 0), 0.012, sides=8),
-            m.color("steel"),
-        )
-    metal = m.color("metal", "dark")
-    bell = lathe([(p.radius * 0.62, 0), (p.radius * 0.42, 0.035), (p.radius * 0.35, 0.07)], 24)
-    m.add("nozzle", bell, metal)
+        tower = rod((0, top + p.nose * 0.8, 0), (0, top + p.nose * 1.6, 0), 0.012, sides=8)
+        m.add("nose", tower, m.color("steel"))
+
+
+def _rocket_fins(p: Values, m: Model, color: np.ndarray) -> None:
+    """Fins around the foot of a rocket."""
     count = 3 + int(p.fins)
     blade = fin(p.fin_root, p.fin_root * p.fin_tip, p.fin_span, p.fin_sweep, 0.09)
     # The chord runs along -x; turned upright it runs down the body and the fin sticks out along x.
     blade = blade.turned("z", 90).scaled(x=-1).at(p.radius * 0.8, p.fin_root + 0.07)
-    for k in range(count if v.fins == "fins" else 0):
-        m.add("fins", blade.turned("y", 360 * k / count), trim)
-    if v.fins == "boosters":
-        r = p.radius * p.booster
-        tube_ = lathe(
-            [
-                (0, 0.02),
-                (r, 0.02),
-                (r, p.booster_height),
-                (r * 0.5, p.booster_height + r * 1.4),
-                (0, p.booster_height + r * 2),
-            ],
-            20,
-        )
-        for k in range(2 + int(p.fins)):
-            place = 360 * k / (2 + int(p.fins))
-            m.add(
-                "boosters",
-                tube_.at(p.radius + r * 0.96).turned("y", place),
-                paint if m.chance(0.5) else trim,
-            )
+    for k in range(count):
+        m.add("fins", blade.turned("y", 360 * k / count), color)
+
+
+def _boosters(p: Values, m: Model, paint: np.ndarray, trim: np.ndarray) -> None:
+    """Small rockets around the body, each in one of two colours."""
+    r, high, count = p.radius * p.booster, p.booster_height, 2 + int(p.fins)
+    profile = ((0, 0.02), (r, 0.02), (r, high), (r * 0.5, high + r * 1.4), (0, high + r * 2))
+    booster = lathe(profile, 20).at(p.radius + r * 0.96)
+    for k in range(count):
+        color = paint if m.chance(0.5) else trim
+        m.add("boosters", booster.turned("y", 360 * k / count), color)
+
+
+def build_rocket(p: Values, v: Values, m: Model) -> None:
+    paint, trim = m.color("light", "paint", "steel"), m.color("paint", "plastic")
+    body = _body_profile(p, v)
+    m.add("body", lathe(np.concatenate([[(0, 0.06)], body, [(0, body[-1, 1])]])), paint)
+    top = body[-1, 1]
+    _rocket_nose(p, v, m, body, trim)
+    metal = m.color("metal", "dark")
+    bell = lathe([(p.radius * 0.62, 0), (p.radius * 0.42, 0.035), (p.radius * 0.35, 0.07)], 24)
+    m.add("nozzle", bell, metal)
+    if v.fins == "fins":
+        _rocket_fins(p, m, trim)
+    elif v.fins == "boosters":
+        _boosters(p, m, paint, trim)
     if v.window == "window":
         r = p.radius * (1.0 if v.body != "stage" else 0.78)
         for y in (0.8, 0.6)[: 1 + int(m.rng.integers(2))]:

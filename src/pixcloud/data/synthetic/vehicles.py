@@ -1,4 +1,4 @@
-"""Stage 1, categories that drive: car, truck, bicycle, skateboard; `catalog` lists them.
+"""Stage 1, categories with a motor: car, truck; `catalog` lists them, `cycles` shares the wheels.
 
 Their length lies along x, the front at +x.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pixcloud.data.synthetic.curves import smooth, superellipse
+from pixcloud.data.synthetic.curves import superellipse
 from pixcloud.data.synthetic.materials import shade_of
 from pixcloud.data.synthetic.model import Category, Model, Values
 from pixcloud.data.synthetic.primitives import (
@@ -19,9 +19,6 @@ from pixcloud.data.synthetic.primitives import (
     joined,
     loft,
     rod,
-    sheet,
-    torus,
-    tube,
 )
 
 
@@ -106,18 +103,11 @@ def build_car(p: Values, v: Values, m: Model) -> None:
     hood = belt * (0.92 if v.body != "van" else 0.97)
     tail = belt if v.body in ("sedan", "coupe") else belt * 1.02
     xs = np.array([-0.5, -0.485, -0.4, 0.0, 0.5 - p.hood, 0.4, 0.475, 0.5]) * length
-    high = np.array(
-        [
-            tail * 0.86,
-            tail * 0.96,
-            tail,
-            belt * 1.01,
-            belt * 1.01,
-            hood * 0.95,
-            hood * 0.85,
-            hood * 0.72,
-        ]
-    )
+    heights = (
+        tail * 0.86, tail * 0.96, tail, belt * 1.01, belt * 1.01, hood * 0.95, hood * 0.85,
+        hood * 0.72,
+    )  # fmt: skip
+    high = np.array(heights)
     low = clear + np.array([0.14, 0.06, 0, 0, 0, 0, 0.05, 0.12])
     wide = width * np.array([0.86, 0.94, 1, 1, 1, 0.98, 0.93, 0.84])
     order = np.argsort(xs)
@@ -182,6 +172,56 @@ def _cab(p: Values, v: Values, m: Model, paint: np.ndarray, floor: float) -> flo
     return nose - deep
 
 
+def _cargo(
+    p: Values, v: Values, m: Model, color: np.ndarray, floor: float, tail: float, end: float
+) -> None:
+    """What a truck carries, between its tail and the back of its cab."""
+    long, width = end - tail - p.gap, p.width
+    middle = tail + long / 2
+    if v.load == "box":
+        body = box(long, p.load_height, width * 1.04, 0.03)
+        m.add("cargo", body.at(middle, floor + 0.06), color)
+    elif v.load == "tank":
+        radius = p.load_height * 0.48
+        tank = cylinder(radius, long, bevel=p.load_height * 0.18).turned("z", -90)
+        tank = tank.scaled(z=min(1.0, width / p.load_height))
+        m.add("cargo", tank.at(tail, floor + 0.08 + radius), m.color("steel", "light"))
+    elif v.load == "flat":
+        bed = box(long, 0.12, width * 1.02).at(middle, floor + 0.06)
+        m.add("cargo", bed, m.color("wood", "metal"))
+        _crates(p, m, floor + 0.18, tail, end)
+    else:
+        _tipper(p, m, color, floor, middle, long)
+        if v.load == "heap":
+            side = p.load_height * 0.45
+            heap = ellipsoid(long * 0.46, side * 0.75, width * 0.44, 20, 9)
+            m.add("cargo", heap.at(middle, floor + side * 0.8), m.color("wood", "ceramic"))
+
+
+def _crates(p: Values, m: Model, floor: float, tail: float, end: float) -> None:
+    """Crates in a row from the tail on, as many as fit or fewer."""
+    x = tail
+    while m.chance(0.75) and x < end - 0.9:
+        deep = m.rng.uniform(0.4, 0.9)
+        high = m.rng.uniform(0.3, 0.8) * p.load_height
+        crate = box(deep, high, p.width * m.rng.uniform(0.5, 0.95), 0.02)
+        place = crate.at(x + deep / 2 + 0.05, floor)
+        m.add("cargo", place, m.color("wood", "light", "plastic"))
+        x += deep + 0.1
+
+
+def _tipper(
+    p: Values, m: Model, color: np.ndarray, floor: float, middle: float, long: float
+) -> None:
+    """An open bed with walls on all four sides."""
+    side, wall, width, low = p.load_height * 0.45, 0.07, p.width, floor + 0.06
+    m.add("cargo", box(long, wall, width).at(middle, low), color)
+    m.add("cargo", both_sides(box(long, side, wall).at(middle, low, width / 2), "z"), color)
+    gate = box(wall, side, width)
+    gates = (gate.at(middle + a * (long - wall) / 2, low) for a in (-1, 1))
+    m.add("cargo", joined(*gates), color)
+
+
 def build_truck(p: Values, v: Values, m: Model) -> None:
     paint, dark = m.color("paint", "plastic"), m.color("dark")
     length, width, floor = p.length, p.width, p.wheel * 1.25
@@ -189,201 +229,14 @@ def build_truck(p: Values, v: Values, m: Model) -> None:
     tail = -length / 2
     load = m.color("light", "paint", "metal")
     long = end - tail - p.gap
-    middle = tail + long / 2
     m.add("chassis", box(length * 0.94, 0.16, width * 0.5).at(-0.01 * length, floor - 0.1), dark)
-    if v.load == "box":
-        m.add("cargo", box(long, p.load_height, width * 1.04, 0.03).at(middle, floor + 0.06), load)
-    elif v.load == "tank":
-        tank = cylinder(p.load_height * 0.48, long, bevel=p.load_height * 0.18).turned("z", -90)
-        m.add(
-            "cargo",
-            tank.scaled(z=min(1.0, width / p.load_height)).at(
-                tail, floor + 0.08 + p.load_height * 0.48
-            ),
-            m.color("steel", "light"),
-        )
-    elif v.load == "flat":
-        m.add(
-            "cargo",
-            box(long, 0.12, width * 1.02).at(middle, floor + 0.06),
-            m.color("wood", "metal"),
-        )
-        x = tail
-        while m.chance(0.75) and x < end - 0.9:
-            deep = m.rng.uniform(0.4, 0.9)
-            crate = box(
-                deep,
-                m.rng.uniform(0.3, 0.8) * p.load_height,
-                width * m.rng.uniform(0.5, 0.95),
-                0.02,
-            )
-            m.add(
-                "cargo",
-                crate.at(x + deep / 2 + 0.05, floor + 0.18),
-                m.color("wood", "light", "plastic"),
-            )
-            x += deep + 0.1
-    else:
-        side, wall = p.load_height * 0.45, 0.07
-        m.add("cargo", box(long, wall, width).at(middle, floor + 0.06), load)
-        m.add(
-            "cargo",
-            both_sides(box(long, side, wall).at(middle, floor + 0.06, width / 2), "z"),
-            load,
-        )
-        m.add(
-            "cargo",
-            joined(
-                *(
-                    box(wall, side, width).at(middle + a * (long - wall) / 2, floor + 0.06)
-                    for a in (-1, 1)
-                )
-            ),
-            load,
-        )
-        if v.load == "heap":
-            sizes = ellipsoid(long * 0.46, side * 0.75, width * 0.44, 20, 9)
-            m.add("cargo", sizes.at(middle, floor + side * 0.8), m.color("wood", "ceramic"))
+    _cargo(p, v, m, load, floor, tail, end)
     track, radius = width / 2 - 0.16, p.wheel
     rear = tail + long * p.axle
     axles = [length / 2 - (0.3 if v.cab == "flat" else 0.5) * p.cab * length - radius * 0.3, rear]
     if length > 6.2 or m.chance(0.3):
         axles.append(rear - 2.15 * radius if rear - 3.2 * radius > tail else rear + 2.15 * radius)
     add_wheels(m, [(x, track) for x in axles], radius, 0.3)
-
-
-def _bike_wheel(m: Model, x: float, radius: float, tire: float, spokes: int) -> None:
-    rubber, metal = m.color("rubber"), m.color("steel")
-    m.add("wheels", torus(radius - tire, tire, 40, 10).at(x, radius), rubber)
-    m.add("wheels", torus(radius - 2.2 * tire, tire * 0.5, 36, 6).at(x, radius), metal)
-    m.add("wheels", rod((x, radius, -0.05), (x, radius, 0.05), 0.025), metal)
-    for angle in 2 * np.pi * np.arange(spokes) / spokes:
-        end = (radius - 2 * tire) * np.array([np.cos(angle), np.sin(angle)])
-        m.add(
-            "wheels", rod((x, radius, 0), (x + end[0], radius + end[1], 0), 0.005, sides=4), metal
-        )
-
-
-def build_bicycle(p: Values, v: Values, m: Model) -> None:
-    paint, dark = m.color("paint", "plastic"), m.color("dark", "leather")
-    r, tire, tubing = p.wheel, p.tire, p.tubing
-    front, rear = p.wheelbase / 2, -p.wheelbase / 2
-    crank = np.array([rear + 0.42, r * 0.85, 0])
-    seat = crank + [-p.seat_angle, p.frame, 0]
-    head = np.array([front - p.fork - 0.05, r + p.frame * 0.8, 0])
-    fork_top = head + [0.02, -0.1, 0]
-    for x in (rear, front):
-        _bike_wheel(m, x, r, tire, 8 + 2 * int(p.spokes))
-    bars = [(crank, seat), (crank, fork_top)]
-    if v.frame == "diamond":
-        bars.append((seat - [0, 0.05, 0], head))
-    elif v.frame == "sloping":
-        bars.append((seat - (seat - crank) * 0.35, head))
-    else:
-        bars.append((crank + (seat - crank) * 0.3, fork_top + [0, 0.03, 0]))
-    m.add("frame", joined(*(rod(a, b, tubing) for a, b in bars)), paint)
-    for a in (-1, 1):
-        hub = (rear, r, 0.06 * a)
-        stays = joined(
-            rod(hub, crank, tubing * 0.6, sides=8),
-            rod(hub, seat - (seat - crank) * 0.1, tubing * 0.5, sides=8),
-        )
-        fork = tube(
-            np.array(
-                [
-                    (*fork_top[:2], 0.05 * a),
-                    (front - 0.06, r + 0.16, 0.055 * a),
-                    (front, r, 0.055 * a),
-                ]
-            ),
-            tubing * 0.65,
-            8,
-        )
-        m.add("frame", joined(stays, fork), paint)
-    m.add("frame", rod(fork_top, head + [-0.03, 0.12, 0], tubing * 1.15), paint)
-    post = seat + [-0.02, p.saddle, 0]
-    m.add("saddle", rod(seat, post, tubing * 0.7), m.color("steel"))
-    saddle = loft(
-        hull_sections(
-            np.array(
-                [
-                    [-0.13, -0.02, 0.03, 0.1, 0.12],
-                    [-0.1, -0.03, 0.045, 0.16, 0.17],
-                    [0.02, -0.03, 0.03, 0.09, 0.08],
-                    [0.15, -0.02, 0.02, 0.04, 0.03],
-                ]
-            ),
-            2.5,
-            16,
-        )
-    )
-    m.add("saddle", saddle.at(*post), dark)
-    _handlebar(p, v, m, head + [-0.03, 0.12, 0], dark)
-    m.add(
-        "pedals",
-        cylinder(0.1, 0.012, sides=24).turned("x", 90).at(*crank).at(z=0.04),
-        m.color("steel", "dark"),
-    )
-    angle = m.rng.uniform(0, 2 * np.pi)
-    for a in (-1, 1):
-        tip = crank + [a * 0.17 * np.cos(angle), a * 0.17 * np.sin(angle), 0.07 * a]
-        m.add("pedals", rod(crank + [0, 0, 0.07 * a], tip, 0.013, sides=8), m.color("steel"))
-        m.add("pedals", box(0.09, 0.025, 0.08).at(*(tip + [0, -0.012, 0.05 * a])), dark)
-
-
-def _handlebar(p: Values, v: Values, m: Model, stem: np.ndarray, dark: np.ndarray) -> None:
-    half, metal = p.bar / 2, m.color("steel", "dark")
-    top = stem + [0.05, p.stem, 0]
-    m.add("handlebar", rod(stem, top, 0.018), metal)
-    if v.bar == "drop":
-        knots = [
-            (0, 0, 0),
-            (0, 0, half * 0.9),
-            (0.1, 0, half),
-            (0.14, -0.07, half),
-            (0.06, -0.14, half),
-            (-0.04, -0.15, half),
-        ]
-    elif v.bar == "swept":
-        knots = [(0, 0, 0), (0.03, 0.03, half * 0.5), (-0.05, 0.05, half), (-0.2, 0.04, half * 1.1)]
-    else:
-        knots = [(0, 0, 0), (0, 0.01, half * 0.5), (-0.02, 0.02, half)]
-    path = smooth(knots, 14)
-    m.add("handlebar", both_sides(tube(path, 0.014, 8), "z").at(*top), metal)
-    m.add("handlebar", both_sides(rod(path[-4], path[-1], 0.02, sides=8), "z").at(*top), dark)
-
-
-def build_skateboard(p: Values, v: Values, m: Model) -> None:
-    length, width = p.length, p.width
-    u, w = np.meshgrid(np.linspace(-1, 1, 33), np.linspace(-1, 1, 9), indexing="ij")
-    flat = 1 - p.kick
-    bend = np.clip((np.abs(u) - flat) / p.kick, 0, 1) ** 1.5
-    rise = np.where(u > 0, p.nose, p.tail if v.deck != "cruiser" else p.tail * 1.3) * bend
-    power = {"pill": 2.6, "long": 4.0}.get(v.deck, 3.0)
-    taper = (1 - np.abs(u) ** power * 0.985) ** (1 / power)
-    if v.deck == "cruiser":
-        taper = taper * (1 - 0.25 * np.clip(u, 0, 1))
-    elif v.deck == "fish":
-        taper = taper * (0.8 + 0.2 * np.cos(2.6 * u))
-    base = p.wheel * 2 + p.truck
-    y = base + rise * length + p.concave * width * w**2
-    points = np.stack([u * length / 2, y, w * taper * width / 2], axis=-1)
-    m.add("deck", sheet(points, p.thickness), m.color("wood", "plastic", "paint"))
-    grip = points + (0, p.thickness + 0.002, 0)
-    m.add("deck", sheet(grip * (0.985, 1, 0.96)), m.color("dark", "plastic", "dark"))
-    metal, rubber = m.color("metal", "steel"), m.color("light", "plastic", "rubber")
-    half = width * p.track / 2
-    for x in (p.axle * length / 2, -p.axle * length / 2):
-        m.add("trucks", rod((x, p.wheel, -half), (x, p.wheel, half), 0.011), metal)
-        m.add("trucks", box(0.07, base - p.wheel, 0.055, 0.01).at(x, p.wheel), metal)
-        m.add("trucks", box(0.09, 0.012, 0.06).at(x, base - 0.01), metal)
-        wheel = upright_wheel(p.wheel, p.wheel * 1.3, 24).at(x, p.wheel, half)
-        m.add("wheels", both_sides(wheel, "z"), rubber)
-    if v.handle == "scooter":
-        paint, x = m.color("paint", "steel"), length * 0.44
-        top = p.handle
-        m.add("handle", rod((x, base, 0), (x - 0.1, top, 0), 0.017), paint)
-        m.add("handle", rod((x - 0.1, top, -0.17), (x - 0.1, top, 0.17), 0.015), m.color("dark"))
 
 
 CAR = Category(
@@ -417,38 +270,4 @@ TRUCK = Category(
     },
     builder=build_truck,
     stretch="--z",
-)  # fmt: skip
-
-BICYCLE = Category(
-    name="bicycle",
-    parts=("frame", "wheels", "handlebar", "saddle", "pedals"),
-    parameters={
-        "wheel": (0.24, 0.38), "tire": (0.012, 0.035), "wheelbase": (0.9, 1.15),
-        "frame": (0.32, 0.58),
-        "seat_angle": (0.1, 0.22), "fork": (0.06, 0.2), "saddle": (0.06, 0.26), "bar": (0.36, 0.68),
-        "stem": (0.02, 0.2), "tubing": (0.014, 0.024), "spokes": (0, 4),
-    },
-    variants={
-        "frame": ("diamond", "sloping", "step"),
-        "bar": ("flat", "drop", "swept"),
-    },
-    builder=build_bicycle,
-    stretch="--z",
-)  # fmt: skip
-
-SKATEBOARD = Category(
-    name="skateboard",
-    parts=("deck", "trucks", "wheels", "handle"),
-    parameters={
-        "length": (0.55, 1.15), "width": (0.16, 0.27), "thickness": (0.01, 0.02),
-        "kick": (0.18, 0.4), "nose": (0.0, 0.11), "tail": (0.02, 0.11), "concave": (0.0, 0.06),
-        "wheel": (0.022, 0.045), "truck": (0.02, 0.05), "axle": (0.5, 0.76), "track": (0.75, 1.05),
-        "handle": (0.55, 0.9),
-    },
-    variants={
-        "deck": ("popsicle", "pill", "long", "cruiser", "fish"),
-        "handle": ("none", "none", "none", "none", "scooter"),
-    },
-    builder=build_skateboard,
-    stretch="-yz",
 )  # fmt: skip

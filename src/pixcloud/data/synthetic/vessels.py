@@ -231,67 +231,68 @@ def build_vase(p: Values, v: Values, m: Model) -> None:
         _flowers(p, v, m, profile[-1, 0], h)
 
 
-def build_teapot(p: Values, v: Values, m: Model) -> None:
-    color = m.color("ceramic", "steel", "ceramic", "metal")
-    trim = color if m.chance(0.6) else m.color("wood", "dark", "ceramic")
+def _teapot_profile(p: Values, v: Values) -> np.ndarray:
+    """The outer profile (20, 2) of (radius, y), bottom first."""
     h, r = p.height, p.radius
     if v.body == "round":
         knots = [
-            (r * 0.55, 0),
-            (r * 0.92, 0.2 * h),
-            (r, 0.48 * h),
-            (r * 0.8, 0.85 * h),
+            (r * 0.55, 0), (r * 0.92, 0.2 * h), (r, 0.48 * h), (r * 0.8, 0.85 * h),
             (r * p.mouth, h),
-        ]
+        ]  # fmt: skip
     elif v.body == "tall":
         knots = [(r * 0.8, 0), (r * 0.82, 0.1 * h), (r * 0.68, 0.6 * h), (r * p.mouth, h)]
     else:
         knots = [(r * 0.85, 0), (r * 1.05, 0.12 * h), (r * 0.9, 0.5 * h), (r * p.mouth * 1.05, h)]
-    profile = smooth(knots, 20)
+    return smooth(knots, 20)
+
+
+def _spout(p: Values, v: Values, profile: np.ndarray) -> Solid:
+    """A spout along +x, thinner towards its end."""
+    h, r = p.height, p.radius
+    low, reach = p.spout_low * h, p.spout * r
+    start, rise = radius_at(profile, low), h * p.spout_rise
+    if v.spout == "curved":
+        knots = [
+            (start - 0.06, low), (start + reach * 0.5, low + 0.1 * rise),
+            (start + reach * 0.7, low + 0.6 * rise), (start + reach, rise),
+        ]  # fmt: skip
+    else:
+        bend = (start + reach * 0.4, low + 0.4 * (rise - low))
+        knots = [(start - 0.06, low), bend, (start + reach, rise)]
+    path = np.column_stack([smooth(knots, 14), np.zeros(14)])
+    return tube(path, np.linspace(0.2, 0.075, 14) * r, 14)
+
+
+def _teapot_handle(p: Values, v: Values, profile: np.ndarray) -> np.ndarray:
+    """The middle line (P, 3) of a handle over the lid, or at the back."""
+    h = p.height
+    if v.handle == "over":
+        x = radius_at(profile, 0.85 * h)
+        knots = (
+            (x, 0.84 * h), (x * 1.05, h * 1.2), (0, h * (1.35 + p.lid)), (-x * 1.05, h * 1.2),
+            (-x, 0.84 * h),
+        )  # fmt: skip
+        return np.column_stack([smooth(knots, 24), np.zeros(24)])
+    high, low = 0.86 * h, 0.25 * h
+    style = "square" if v.handle == "square" else "round"
+    foot, head = radius_at(profile, low) - 0.02, radius_at(profile, high) - 0.02
+    path = handle_path(style, low, high, foot, head, p.reach * p.radius)
+    path[:, 0] *= -1
+    return path
+
+
+def build_teapot(p: Values, v: Values, m: Model) -> None:
+    color = m.color("ceramic", "steel", "ceramic", "metal")
+    trim = color if m.chance(0.6) else m.color("wood", "dark", "ceramic")
+    h, r = p.height, p.radius
+    profile = _teapot_profile(p, v)
     m.add("body", lathe(np.concatenate([[(0, 0)], profile, [(0, h)]])), color)
     top = r * p.mouth
     dome = smooth([(top * 1.06, 0), (top * 0.85, p.lid * 0.6 * h), (0.14 * top, p.lid * h)], 9)
     m.add("lid", lathe(np.concatenate([dome, [(0, p.lid * h)]])).at(y=h), trim)
     m.add("lid", ellipsoid(0.05, 0.045, 0.05, 14, 9).at(y=h * (1 + p.lid) + 0.03), trim)
-    low, reach = p.spout_low * h, p.spout * r
-    start, rise = radius_at(profile, low), h * p.spout_rise
-    if v.spout == "curved":
-        knots = [
-            (start - 0.06, low),
-            (start + reach * 0.5, low + 0.1 * rise),
-            (start + reach * 0.7, low + 0.6 * rise),
-            (start + reach, rise),
-        ]
-    else:
-        knots = [
-            (start - 0.06, low),
-            (start + reach * 0.4, low + 0.4 * (rise - low)),
-            (start + reach, rise),
-        ]
-    path = np.column_stack([smooth(knots, 14), np.zeros(14)])
-    m.add("spout", tube(path, np.linspace(0.2, 0.075, 14) * r, 14), color)
-    if v.handle == "over":
-        x = radius_at(profile, 0.85 * h)
-        knots = [
-            (x, 0.84 * h),
-            (x * 1.05, h * 1.2),
-            (0, h * (1.35 + p.lid)),
-            (-x * 1.05, h * 1.2),
-            (-x, 0.84 * h),
-        ]
-        path = np.column_stack([smooth(knots, 24), np.zeros(24)])
-    else:
-        high, foot = 0.86 * h, 0.25 * h
-        style = "square" if v.handle == "square" else "round"
-        path = handle_path(
-            style,
-            foot,
-            high,
-            radius_at(profile, foot) - 0.02,
-            radius_at(profile, high) - 0.02,
-            p.reach * r,
-        )
-        path[:, 0] *= -1
+    m.add("spout", _spout(p, v, profile), color)
+    path = _teapot_handle(p, v, profile)
     m.add("handle", tube(path, p.grip * r, 10), trim)
     if v.base == "stand":
         m.add("body", torus(r * 0.6, 0.035).turned("x", 90), shade_of(color, 0.8))
