@@ -8,8 +8,10 @@ of ours, 2 something that the user can mend, 128 + n stopped by signal n after s
 from __future__ import annotations
 
 import dataclasses
+import errno
 import importlib
 import inspect
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -23,6 +25,12 @@ from pixcloud.errors import ConfigError, PixCloudError, nearest
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+
+# What the system refuses for reasons that the user can mend: permissions, space, places.
+USER_ERRNOS = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    errno.ENOTDIR,
+)
 
 # Options of the command line itself, not of the function that it calls.
 EXTRAS = ("config", "print_config")
@@ -80,12 +88,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _dispatch(argv)
+        code = _dispatch(argv)
+        sys.stdout.flush()
+        return code
     except PixCloudError as error:
         return _fail(str(error))
     except BrokenPipeError:  # the reader of our output has gone, as in `pixcloud ... | head`
-        sys.stderr.close()
+        # What is left in the buffer goes nowhere, or Python would complain of it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in USER_ERRNOS or not error.filename:
+            raise
+        return _fail(f"{error.filename}: {error.strerror}; make room, or give another place")
     except KeyboardInterrupt:
         sys.stderr.write("pixcloud: interrupted\n")
         return 130
@@ -254,7 +269,9 @@ def _apply_layers(parser: ArgumentParser, options: Any, argv: list[str]) -> list
     over = _read_yaml(Path(path)) if path else {}
     run = run or str(over.get("run", options().run))
     saved = Path(run) / "config.yaml"
-    if resume == "true" and saved.is_file():
+    # The parser's own words for true, and those of a config file.
+    going_on = str(resume or over.get("resume", "")).lower() in ("true", "yes")
+    if going_on and saved.is_file():
         base = _read_yaml(saved)
     else:
         recipe = recipe or str(over.get("recipe") or "")

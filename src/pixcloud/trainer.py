@@ -27,7 +27,7 @@ from pixcloud.data.sources import open_pairs
 from pixcloud.data.views import augment_clouds, augment_pictures
 from pixcloud.encoders import build_encoder
 from pixcloud.encoders.image import ImageEncoder
-from pixcloud.errors import TrainingError
+from pixcloud.errors import ConfigError, TrainingError
 from pixcloud.export import save_encoder
 from pixcloud.objective import CrossModalObjective
 from pixcloud.progress import TrainingProgress
@@ -111,11 +111,17 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
 
 
 def resolve(config: PretrainConfig) -> PretrainConfig:
-    """The config with what depends on the machine filled in, so that it is on record."""
+    """The config with what depends on the machine filled in, so that it is on record.
+
+    Raises:
+        ConfigError: for a device that is not there.
+    """
     trainer = config.trainer
     device = trainer.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device != "cpu" and not torch.get_device_module(device).is_available():
+        raise ConfigError(f"trainer.device = {device}: there is none here; use cpu, or auto")
     threads = trainer.threads or len(os.sched_getaffinity(0))
     return dataclasses.replace(
         config, trainer=dataclasses.replace(trainer, device=device, threads=threads)
