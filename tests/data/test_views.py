@@ -52,11 +52,25 @@ def test_golden_draws() -> None:
     found = draws(0)
     assert float(found["scale"][0]) == pytest.approx(GOLDEN_SCALE, abs=1e-6)
     assert int(found["choice"]) == GOLDEN_CHOICE
+    sums = {k: round(float(np.sum(v, dtype=np.float64)), 4) for k, v in found.items()}
+    assert sums == GOLDEN_SUMS
 
 
 GOLDEN_UNIFORM = [0.014067, 0.257767, 0.471565]
 GOLDEN_SCALE = 1.1899679
 GOLDEN_CHOICE = 17
+GOLDEN_SUMS = {
+    "subset": 1254.0,
+    "scale": 2.9961,
+    "angle": 2.8223,
+    "shift": 0.5937,
+    "jitter": -0.1306,
+    "drop": 49.0,
+    "choice": 17.0,
+    "factors": 2.9153,
+    "order": 0.0,
+    "flip": 1.0,
+}
 
 
 def test_ranges() -> None:

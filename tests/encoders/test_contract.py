@@ -110,7 +110,15 @@ def test_published_sizes() -> None:
         "convs.3.linear.weight": (256, 256),
         "fuse.weight": (1024, 512),
     }
+    parts = ["linear.weight"]
+    parts += [f"bn.{p}" for p in ("weight", "bias", "running_mean", "running_var")]
+    parts += ["bn.num_batches_tracked"]
+    names = [f"convs.{i}.{part}" for i in range(4) for part in parts]
+    names += ["fuse.weight", *parts[1:]]
+    assert list(dgcnn.state_dict()) == names
+    assert sum(p.numel() for p in dgcnn.parameters()) == 617_856
     pointnet = build_encoder("pointnet")
+    assert sum(p.numel() for p in pointnet.parameters()) == 150_336
     assert pointnet.pooled_dim == 1024
     assert [tuple(p.shape) for p in pointnet.parameters() if p.dim() > 1] == [
         *((64, 3), (64, 64), (64, 64), (128, 64), (1024, 128))

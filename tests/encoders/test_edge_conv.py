@@ -1,4 +1,4 @@
-"""Factored EdgeConv, DGCNN and PointNet against the textbook forms, in float64."""
+"""Factored EdgeConv and DGCNN against the textbook forms, in float64."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def test_edge_conv(training: bool, kind: str) -> None:
         weight = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view(out.shape)
         grads = torch.autograd.grad((out * weight).sum(), [x, *layer.parameters()])
         # equal points tie for the maximum and share its gradient in some way: compare the sum
-        results.append([out, grads[0].sum(1), *grads[1:], *layer.buffers()])
+        of_x = grads[0] if kind in ("random", "one cloud", "k > N") else grads[0].sum(1)
+        results.append([out, of_x, *grads[1:], *layer.buffers()])
     tolerance = 1e-7 if kind == "huge" else 1e-9
     for place, (a, b) in enumerate(zip(*results, strict=True)):
         # The gradient of a weight is then a difference of terms of size 1e6, whose digits are
@@ -69,31 +70,6 @@ def test_dgcnn(training: bool) -> None:
         results.append([out, *grads, *model.buffers()])
     for a, b in zip(*results, strict=True):
         assert torch.allclose(a.double(), b.double(), rtol=1e-9, atol=1e-10)
-
-
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("transforms", [True, False])
-def test_pointnet(training: bool, transforms: bool) -> None:
-    """The last layer with its maximum, against the layer applied to every point."""
-    torch.manual_seed(2)
-    settings = {"embed_dim": 16, "widths": [8, 12], "transforms": transforms}
-    ours = build_encoder("pointnet", **settings).double().train(training)
-    plain = build_encoder("pointnet", **settings).double().train(training)
-    with torch.no_grad():
-        ours.last.bn.weight.copy_(torch.linspace(-1, 1, 16))
-    plain.load_state_dict(ours.state_dict())
-    for module in plain.modules():
-        if hasattr(module, "maximum"):
-            module.maximum = lambda x, layer=module: layer(x).amax(1)  # type: ignore[assignment]
-    x = torch.randn(3, 20, 3, dtype=torch.float64)
-    results = []
-    for model in (ours, plain):
-        out = model(x).pooled
-        weight = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view(out.shape)
-        grads = torch.autograd.grad((out * weight).sum(), list(model.parameters()))
-        results.append([out, *grads, *model.buffers()])
-    for a, b in zip(*results, strict=True):
-        assert torch.allclose(a.double(), b.double(), rtol=1e-8, atol=1e-9)
 
 
 def test_zero_scale_gives_the_bias() -> None:

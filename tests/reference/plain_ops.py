@@ -71,6 +71,56 @@ class PlainDGCNN(nn.Module):
         return torch.cat([x.amax(2), x.mean(2)], dim=1)
 
 
+class PlainPointNet(nn.Module):
+    """PointNet with convolutions of length 1 along the points, as the paper draws it."""
+
+    def __init__(self, embed_dim: int, widths: list[int], transforms: bool) -> None:
+        super().__init__()
+        channels = [3, *widths, embed_dim]
+        self.convs = nn.ModuleList(
+            nn.Conv1d(channels[i], channels[i + 1], 1, bias=False) for i in range(len(channels) - 1)
+        )
+        self.bns = nn.ModuleList(nn.BatchNorm1d(c) for c in channels[1:])
+        self.input_transform = PlainTransform(3) if transforms else None
+        self.feature_transform = PlainTransform(widths[0]) if transforms else None
+
+    def forward(self, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Points (B, N, 3) to per-point and pooled features."""
+        x, outputs = points.transpose(1, 2), []
+        if self.input_transform is not None:
+            x = torch.einsum("bij,bin->bjn", self.input_transform(x), x)
+        for depth, (conv, bn) in enumerate(zip(self.convs, self.bns, strict=True)):
+            x = F.relu(bn(conv(x)))
+            if depth == 0 and self.feature_transform is not None:
+                x = torch.einsum("bij,bin->bjn", self.feature_transform(x), x)
+            outputs.append(x)
+        return torch.cat(outputs[:-1], dim=1).transpose(1, 2), outputs[-1].amax(2)
+
+
+class PlainTransform(nn.Module):
+    """The T-Net: (B, C, N) to a matrix (B, C, C)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        sizes = [channels, 64, 128, 1024]
+        self.convs = nn.ModuleList(
+            nn.Conv1d(sizes[i], sizes[i + 1], 1, bias=False) for i in (0, 1, 2)
+        )
+        self.bns = nn.ModuleList(nn.BatchNorm1d(c) for c in sizes[1:])
+        self.linears = nn.ModuleList([nn.Linear(1024, 512, False), nn.Linear(512, 256, False)])
+        self.linear_bns = nn.ModuleList([nn.BatchNorm1d(512), nn.BatchNorm1d(256)])
+        self.matrix = nn.Linear(256, channels * channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        channels = x.shape[1]
+        for conv, bn in zip(self.convs, self.bns, strict=True):
+            x = F.relu(bn(conv(x)))
+        x = x.amax(2)
+        for linear, bn in zip(self.linears, self.linear_bns, strict=True):
+            x = F.relu(bn(linear(x)))
+        return self.matrix(x).view(-1, channels, channels)
+
+
 def plain_linear_bn_max(x: torch.Tensor, weight: torch.Tensor, bn: nn.BatchNorm1d) -> torch.Tensor:
     """All of (B, N, D), normalised, then the maximum."""
     return bn((x @ weight.T).transpose(1, 2)).amax(dim=2)
