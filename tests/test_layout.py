@@ -17,7 +17,7 @@ MAP = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 # A module imports what stands before it, or in its own group. The command line, the public names
 # and the doctor reach everything: they are the outside.
 ORDER = [
-    ("_version", "errors", "types", "atomic", "signals"),
+    ("_version", "errors", "types", "atomic", "signals", "machine"),
     ("ranges", "config"),
     ("distributed",),
     ("data",),
@@ -77,6 +77,12 @@ def test_reading_needs_no_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_imports_give_no_warnings() -> None:
+    program = "import pixcloud; [getattr(pixcloud, name) for name in pixcloud.__all__]"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_every_path_of_the_map_exists() -> None:
