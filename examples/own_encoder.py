@@ -1,4 +1,4 @@
-"""Put your own encoder in: register it, and every command takes it by name.
+"""Put your own encoder in: register it, and every public function takes it by name.
 
 python examples/own_encoder.py      pre-trains it for one epoch on the embedded data
 """

@@ -149,6 +149,7 @@ def test_broken_sample_stops_with_its_name(
     )
     message = capsys.readouterr().err.splitlines()[-1]
     assert code == 2
+    assert not (tmp_path / "run").exists(), "the folder would block the next try"
     assert "model000/rendering/0" in message
 
 
@@ -203,17 +204,21 @@ def test_frozen_tower_does_not_change(pair_tree: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_saves_and_resumes(pair_tree: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """To the whole process group, reading processes too, as a terminal or a scheduler sends it."""
     run = tmp_path / "run"
     command = [sys.executable, "-m", "pixcloud.cli", "pretrain", "--run", str(run)]
     flags = [*FLAGS, "--data.source", str(pair_tree), "--trainer.epochs", "40"]
     flags += ["--trainer.checkpoint_every", "1000", "--trainer.threads", "1"]
-    process = subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True)
+    flags += ["--data.workers", "2"]
+    process = subprocess.Popen(
+        [*command, *flags], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     until = time.monotonic() + 120
     while not (run / "metrics.jsonl").exists() or len(lines(run)) < 5:
         assert process.poll() is None, process.stderr.read()  # type: ignore[union-attr]
         assert time.monotonic() < until
         time.sleep(0.02)
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     _, message = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert "the state is saved" in message.splitlines()[-1]

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pixcloud._version import __version__
 from pixcloud.errors import ConfigError, PixCloudError, nearest
+from pixcloud.machine import let_threads_sleep
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -87,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0
     """
     argv = list(sys.argv[1:] if arguments is None else arguments)
+    let_threads_sleep()
     try:
         code = _dispatch(argv)
         sys.stdout.flush()
@@ -230,6 +232,10 @@ def _parse(parser: ArgumentParser, argv: list[str]) -> Any:
         key for key in dict(parser.get_defaults(skip_validation=True).items()) if key not in EXTRAS
     ]
     for word in argv:
+        group = word[2:].split("=")[0]
+        inside = [key for key in known if key.startswith(f"{group}.")]
+        if word.startswith("--") and inside and group not in known:
+            raise ConfigError(f"--{group} has options of its own, such as --{inside[0]}")
         if word.startswith("--") and not _is_known(key := word[2:].split("=")[0], known):
             raise ConfigError(f"unknown option '--{key}': {nearest(key, known)}")
     try:
@@ -268,7 +274,7 @@ def _apply_layers(parser: ArgumentParser, options: Any, argv: list[str]) -> list
     _, run = _take(argv, "run")
     over = _read_yaml(Path(path)) if path else {}
     run = run or str(over.get("run", options().run))
-    saved = Path(run) / "config.yaml"
+    saved = Path(run).expanduser() / "config.yaml"
     # The parser's own words for true, and those of a config file.
     going_on = str(resume or over.get("resume", "")).lower() in ("true", "yes")
     if going_on and saved.is_file():
@@ -281,6 +287,9 @@ def _apply_layers(parser: ArgumentParser, options: Any, argv: list[str]) -> list
     if encoder and encoder != layers.get("encoder", {}).get("name"):
         # Settings of one encoder mean nothing to another.
         layers.setdefault("encoder", {})["settings"] = {}
+    trainer = layers.get("trainer")
+    if isinstance(trainer, dict) and trainer.get("precision") == 32:  # YAML's number for "32"
+        trainer["precision"] = "32"
     _check_keys(options, layers, path or recipe or str(saved))
     try:
         defaults = parser.parse_object(layers)

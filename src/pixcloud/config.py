@@ -46,7 +46,8 @@ class ViewConfig:
     Args:
         scale_low: least factor of the random scaling of a cloud.
         scale_high: greatest factor of it.
-        rotation: rotate about the up axis by up to this angle, in degrees.
+        rotation: rotate about the up axis by an angle in a range this wide, half to each side,
+            in degrees.
         shift: translate each axis by up to this share of the cloud's extent.
         jitter: standard deviation of the noise on every coordinate.
         jitter_clip: largest absolute value of that noise.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import time
 from pathlib import Path
@@ -14,11 +13,11 @@ LIBRARIES = (
 )  # fmt: skip
 
 
-def doctor(data: list[str] | None = None) -> str:
+def doctor(data: str = "") -> str:
     """Look at this machine and say what PixCloud finds.
 
     Args:
-        data: sources to look at too, NAME:/path or a path each.
+        data: a source to look at too, NAME:/path or a path.
 
     Returns:
         A line per finding.
@@ -27,11 +26,11 @@ def doctor(data: list[str] | None = None) -> str:
 
     from pixcloud._version import __version__
     from pixcloud.data.loading import resolve_workers
+    from pixcloud.machine import available_cores
 
     lines = [f"pixcloud {__version__}, Python {platform.python_version()}, {platform.platform()}"]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     lines.append(
-        f"cores {cores}, torch threads {torch.get_num_threads()}, reading processes "
+        f"cores {available_cores()}, torch threads {torch.get_num_threads()}, reading processes "
         f"{resolve_workers(-1)}"
     )
     if torch.cuda.is_available():
@@ -55,7 +54,8 @@ def doctor(data: list[str] | None = None) -> str:
         except importlib.metadata.PackageNotFoundError:
             versions.append(f"{name} MISSING")
     lines.append("libraries: " + ", ".join(versions))
-    lines += [_look_at(source) for source in data or []]
+    if data:
+        lines.append(_look_at(data))
     return "\n".join(lines)
 
 

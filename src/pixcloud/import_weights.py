@@ -39,7 +39,7 @@ def import_crosspoint(file: str, out: str, k: int = 15) -> str:
     from pixcloud.export import load_strictly, save_encoder
     from pixcloud.heads import ProjectionHead
 
-    path = Path(file)
+    path, out = Path(file).expanduser(), str(Path(out).expanduser())
     if Path(out).exists() and any(Path(out).iterdir() if Path(out).is_dir() else [out]):
         raise WeightsError(f"{out}: exists already; give a new folder")
     source = read_state_dict(path)

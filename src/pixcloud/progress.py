@@ -38,7 +38,7 @@ class TrainingProgress:
 
     def update(self, step: int, epoch: int, values: dict[str, float]) -> None:
         """Show the state after `step`; `values` has intra, cross and rate."""
-        self._bar.update(self._task, completed=step, epoch=epoch, **values)  # type: ignore[arg-type]
+        self._bar.update(self._task, completed=step, epoch=epoch + 1, **values)  # type: ignore[arg-type]
 
     def advance(self, step: int) -> None:
         """Move the bar alone."""

@@ -25,7 +25,7 @@ class RunFolder:
     """
 
     def __init__(self, config: PretrainConfig) -> None:
-        self.path = Path(config.run)
+        self.path = Path(config.run).expanduser()
         self.config = config
         saved = self.path / "config.yaml"
         if self.path.exists() and not self.path.is_dir():

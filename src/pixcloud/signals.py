@@ -45,5 +45,9 @@ class StopRequest:
 
 
 def ignore_interrupts(_worker: int) -> None:
-    """For reading processes: Ctrl-C reaches the whole group, and the trainer decides alone."""
+    """For reading processes: a signal may reach the whole group, and the trainer decides alone.
+
+    They end with the loader, and when the trainer is gone.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

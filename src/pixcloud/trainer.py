@@ -8,8 +8,8 @@ whatever else a later step depends on.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,14 +21,16 @@ import torch
 from lightning.fabric import Fabric
 
 from pixcloud.checkpoint import Checkpoint, last_good, save_checkpoint
-from pixcloud.config import PretrainConfig, validate
+from pixcloud.config import PretrainConfig, load_config, validate
 from pixcloud.data.loading import PairDataset, PairOrder, pair_batches, to_device
-from pixcloud.data.sources import open_pairs
+from pixcloud.data.shapenet import complete_pairs, gaps
+from pixcloud.data.sources import open_pair_index
 from pixcloud.data.views import augment_clouds, augment_pictures
 from pixcloud.encoders import build_encoder
 from pixcloud.encoders.image import ImageEncoder
 from pixcloud.errors import ConfigError, TrainingError
 from pixcloud.export import save_encoder
+from pixcloud.machine import available_cores
 from pixcloud.objective import CrossModalObjective
 from pixcloud.progress import TrainingProgress
 from pixcloud.run_folder import RunFolder
@@ -86,7 +88,8 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     validate(config)
     config = resolve(config)
     run = RunFolder(config)
-    pairs = open_pairs(config.data.source, config.data.unpaired)
+    index = open_pair_index(config.data.source)
+    pairs = complete_pairs(index, config.data.unpaired)
     dataset = PairDataset(pairs, config.data, config.views, config.seed)
     order = PairOrder(
         len(pairs),
@@ -97,14 +100,20 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     )
     selection = Selection(config)
     torch.set_num_threads(config.trainer.threads)
+    if config.trainer.precision == "32":  # else CUDA rounds convolutions to TF32's 10 bits
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     trainer = Trainer(config, run, order.batches_per_epoch // config.trainer.accumulate, selection)
     trainer.restore()
-    run.start(trainer.progress.step)
     order.start_batch = trainer.progress.step * config.trainer.accumulate
     batches = pair_batches(dataset, order, config.data.workers)
+    # Broken files mostly show in the first batch; a run folder is made only once it was read.
+    first = list(itertools.islice(batches, 1))
+    run.start(trainer.progress.step)
+    for gap in gaps(index):
+        run.say(gap)
     trainer.announce(len(pairs))
     with StopRequest() as stop:
-        trainer.fit(batches, stop)
+        trainer.fit(itertools.chain(first, batches), stop)
     return PretrainResult(
         run=run.path, steps=trainer.progress.step, losses=trainer.progress.last_epoch
     )
@@ -117,12 +126,21 @@ def resolve(config: PretrainConfig) -> PretrainConfig:
         ConfigError: for a device that is not there.
     """
     trainer = config.trainer
+    saved = Path(config.run).expanduser() / "config.yaml"
+    if config.resume and saved.is_file():
+        # What was left open then was filled in then, perhaps on another machine.
+        before = load_config(saved).trainer
+        trainer = dataclasses.replace(
+            trainer,
+            device=before.device if trainer.device == "auto" else trainer.device,
+            threads=trainer.threads or before.threads,
+        )
     device = trainer.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device != "cpu" and not torch.get_device_module(device).is_available():
         raise ConfigError(f"trainer.device = {device}: there is none here; use cpu, or auto")
-    threads = trainer.threads or len(os.sched_getaffinity(0))
+    threads = trainer.threads or available_cores()
     return dataclasses.replace(
         config, trainer=dataclasses.replace(trainer, device=device, threads=threads)
     )

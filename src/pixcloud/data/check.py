@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pixcloud.data import sources
-from pixcloud.errors import DataError, PixCloudError, some
+from pixcloud.errors import DataError, FileFormatError, PixCloudError, some
 
 
 def check_source(source: str, read: int = 0) -> str:
@@ -70,14 +70,21 @@ def _read_some(pairs: list, read: int) -> str:
 
 
 def _check_labelled(source: str, required: bool) -> list[str]:
+    _, root = sources.parse_source(source, "source")
+    marks = [mark for _, marks in sources.LABELLED_READERS.values() for mark in marks]
+    if not required and not any(next(root.glob(mark), None) for mark in marks):
+        return []
     lines = []
     for split in ("train", "test"):
         try:
             clouds = sources.open_labelled(source, split, "source")
-        except PixCloudError:
-            if required:
+        except FileFormatError:
+            raise
+        except DataError as error:
+            if split == "train":
                 raise
-            return []
+            lines.append(str(error))
+            continue
         count, points = clouds.points.shape[:2]
         lines.append(f"{split}: {count} clouds of {points} points in {len(clouds.classes)} classes")
     return lines

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from pixcloud.data.files import read_cloud, read_picture
 from pixcloud.data.shapenet import Pair
 from pixcloud.data.views import draw_pair
 from pixcloud.errors import ConfigError, FileFormatError, PixCloudError
+from pixcloud.machine import available_cores
 from pixcloud.signals import ignore_interrupts
 from pixcloud.types import PairBatch, PairSample
 
@@ -105,6 +105,10 @@ class PairOrder(Sampler[list[tuple[int, int]]]):
         accumulate: int = 1,
         start_batch: int = 0,
     ) -> None:
+        if size < 2 * accumulate:
+            raise ConfigError(
+                f"too few samples for a batch: {size} pairs, and a batch needs at least 2"
+            )
         if size < batch_size * accumulate:
             raise ConfigError(
                 f"too few samples for a batch: {size} pairs, and trainer.batch_size x "
@@ -170,8 +174,7 @@ def resolve_workers(workers: int) -> int:
     """Reading processes: -1 becomes one per core but one, at least 1 and at most 8."""
     if workers >= 0:
         return workers
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(max((cores or 1) - 1, 1), 8)
+    return min(max(available_cores() - 1, 1), 8)
 
 
 def pair_batches(dataset: PairDataset, order: PairOrder, workers: int) -> Iterator[PairBatch]:

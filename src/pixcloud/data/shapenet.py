@@ -116,6 +116,18 @@ def _match(root: Path, found: dict[str, str], places: dict[str, tuple[str, str]]
     )
 
 
+def gaps(index: PairIndex) -> list[str]:
+    """What has no partner, a line each: counted and named."""
+    lines = []
+    if index.without_pictures:
+        names = some(index.without_pictures)
+        lines.append(f"{len(index.without_pictures)} clouds without pictures are skipped ({names})")
+    if index.without_cloud:
+        names = some(index.without_cloud)
+        lines.append(f"{len(index.without_cloud)} picture folders have no cloud ({names})")
+    return lines
+
+
 def complete_pairs(index: PairIndex, unpaired: str = "error") -> list[Pair]:
     """The pairs to train on.
 

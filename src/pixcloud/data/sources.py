@@ -67,12 +67,22 @@ def open_pairs(source: str, unpaired: str = "error") -> list[shapenet.Pair]:
         ConfigError: if the source is no set of pairs.
         DataError: if it is missing or incomplete.
     """
+    return shapenet.complete_pairs(open_pair_index(source), unpaired)
+
+
+def open_pair_index(source: str) -> shapenet.PairIndex:
+    """The pairs of a source and the names of what has no partner.
+
+    Raises:
+        ConfigError: if the source is no set of pairs.
+        DataError: if it is missing.
+    """
     name, root = parse_source(source)
     if not name:
         name = recognise(root, {n: marks for n, (_, marks) in PAIR_READERS.items()}, "pairs")
     if name not in PAIR_READERS:
         raise ConfigError(f"data.source: '{name}' holds no pairs; {nearest(name, PAIR_READERS)}")
-    return shapenet.complete_pairs(PAIR_READERS[name][0](root), unpaired)
+    return PAIR_READERS[name][0](root)
 
 
 def open_labelled(source: str, split: str, key: str = "data.source") -> LabelledClouds:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pixcloud.errors import ConfigError
 from pixcloud.evaluate.settings import ProbeConfig
 
 if TYPE_CHECKING:
@@ -30,11 +31,16 @@ def probe(config: ProbeConfig) -> ProbeResult:
     Example:
         >>> probe(ProbeConfig(encoder="runs/demo"))  # doctest: +SKIP
     """
+    import torch
+
     from pixcloud.data.sources import open_labelled
     from pixcloud.evaluate.probe import run_probe
     from pixcloud.export import load_encoder
 
+    out = _results_file(config)
     encoder = load_encoder(config.encoder)
+    if torch.cuda.is_available():
+        encoder.cuda()
     train = open_labelled(config.data.source, "train")
     test = open_labelled(config.data.source, "test")
     return run_probe(
@@ -43,13 +49,26 @@ def probe(config: ProbeConfig) -> ProbeResult:
         train,
         test,
         config.probe,
-        out=_results_file(config),
+        out=out,
+        source=_lasting(config.data.source),
         say=lambda message: print(message, file=sys.stderr),
     )
 
 
+def _lasting(source: str) -> str:
+    """The source with an absolute path, so that it is found from another folder too."""
+    name, colon, rest = source.rpartition(":")
+    path = Path(rest).expanduser()
+    return f"{name}{colon}{path.absolute()}" if path.exists() else source
+
+
 def _results_file(config: ProbeConfig) -> Path:
     if config.out:
-        return Path(config.out)
+        out = Path(config.out).expanduser()
+        if out.is_dir():
+            raise ConfigError(
+                f"out = {config.out}: is a folder; give a file, such as {out}/results.jsonl"
+            )
+        return out
     folder = Path(config.encoder).expanduser()
     return (folder if folder.is_dir() else Path()) / "results.jsonl"

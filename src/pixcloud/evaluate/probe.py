@@ -37,6 +37,8 @@ from pixcloud.types import LabelledClouds
 
 Say = Callable[[str], None]
 CROSS_VALIDATED = "svm C by cross-validation on train"
+# CrossPoint: 0.1 during training, 0.01 in its notebook.
+PUBLISHED_C = (0.01, 0.1)
 DESCRIPTOR = "shape distributions (hand-made)"
 
 
@@ -45,8 +47,14 @@ def published_protocol(settings: ProbeSettings) -> str:
 
     >>> published_protocol(ProbeSettings(fixed_c=0.1))
     'svm C=0.1 (published)'
+    >>> published_protocol(ProbeSettings(fixed_c=5))
+    'svm C=5 (fixed)'
     """
-    return f"svm C={settings.fixed_c:g} (published)"
+    return f"svm C={settings.fixed_c:g} ({_fixed_kind(settings)})"
+
+
+def _fixed_kind(settings: ProbeSettings) -> str:
+    return "published" if settings.fixed_c in PUBLISHED_C else "fixed"
 
 
 def run_probe(
@@ -57,6 +65,7 @@ def run_probe(
     settings: ProbeSettings,
     out: Path | None = None,
     say: Say = print,
+    source: str = "",
 ) -> ProbeResult:
     """Probes an encoder beside its baselines, and appends the rows to the file `out`.
 
@@ -72,6 +81,7 @@ def run_probe(
         out: results file, usually results.jsonl (predictions go into a folder `predictions` beside
             it), or None to write nothing.
         say: takes each line for the reader.
+        source: where the clouds were read, for the rows.
 
     Raises:
         DataError: as `check_splits`, `embed_clouds` and `LinearSVM`.
@@ -83,6 +93,8 @@ def run_probe(
         contenders[DESCRIPTOR] = ShapeDescriptor(seed=settings.seed)
     result = probe_clouds(contenders, train, test, settings, say)
     _say_comparisons(result, encoder_name, say)
+    for row in result.rows:
+        row.settings["source"] = source
     if out is not None:
         if settings.save_predictions:
             name = f"{test.name}-{weights_sha256(encoder)[:12]}-seed{settings.seed}.npz"
@@ -253,7 +265,10 @@ def _fit(
     _say_choice(name, chosen, say)
     details: dict[str, dict[str, Any]] = {CROSS_VALIDATED: _choice(chosen, svm, settings)}
     if not isinstance(encoder, ShapeDescriptor):
-        details[published_protocol(settings)] = {"c": settings.fixed_c, "c_choice": "published"}
+        details[published_protocol(settings)] = {
+            "c": settings.fixed_c,
+            "c_choice": _fixed_kind(settings),
+        }
     fits = svm.predict(test_features, [detail["c"] for detail in details.values()])
     for protocol, fit in zip(details, fits, strict=True):
         if not fit.converged:

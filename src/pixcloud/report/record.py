@@ -175,13 +175,13 @@ def _note_missing(record: RunRecord) -> None:
             record.missing.append(f"The encoder cannot be read, so it is not shown: {error}.")
     if not record.rows:
         record.missing.append(
-            "There are no evaluation results yet. To make them: pixcloud probe --encoder "
+            "There are no evaluation results yet. To make them: pixcloud probe "
             f"{path} --data.source NAME:/path"
         )
     elif record.encoder and not any(record.role(row) == PRETRAINED for row in record.rows):
         record.missing.append(
             "The results are of other weights than the encoder here, which was trained further or "
-            f"replaced since. To score it: pixcloud probe --encoder {path} --data.source NAME:/path"
+            f"replaced since. To score it: pixcloud probe {path} --data.source NAME:/path"
         )
 
 

@@ -59,7 +59,7 @@ class SyntheticSettings:
 
     seed: int = 0
     pairs: int = 48
-    views: int = 4
+    views: int = 3
     size: int = 137
     train: int = 20
     val: int = 5

@@ -1,0 +1,22 @@
+"""What the package asks of the machine before heavy libraries are there."""
+
+from __future__ import annotations
+
+import os
+
+
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def let_threads_sleep() -> None:
+    """Let idle threads of the tensor library sleep instead of spinning; before it is imported.
+
+    A spinning thread keeps a core from the processes that read ahead, and from everybody else: with
+    one other busy process on two cores a training step took 1.7 times as long. The user's own
+    setting is kept.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
