@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from pixcloud.data.check import check_source
 from pixcloud.data.modelnet import read_modelnet
@@ -19,6 +21,7 @@ from pixcloud.data.sources import open_pairs
 from pixcloud.data.synthetic import CATEGORIES, SyntheticSettings, build_object, ensure_synthetic
 from pixcloud.data.synthetic.dataset import FIRST_INDEX, MARK, build_placed
 from pixcloud.errors import DataError
+from pixcloud.types import Mesh
 
 TINY = SyntheticSettings(pairs=2, views=2, size=24, train=2, val=1, test=2, points=64, categories=3)
 
@@ -70,6 +73,33 @@ def test_every_part_occurs(name: str) -> None:
         assert parts is not None
         found |= set(parts.tolist())
     assert found == set(range(len(CATEGORIES[name].parts)))
+
+
+def pieces(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
+    """Least and greatest corners (P, 3) of the boxes around the connected pieces of a mesh."""
+    count = len(mesh.vertices)
+    ends = np.concatenate([mesh.faces[:, [0, 1]], mesh.faces[:, [1, 2]]])
+    links = coo_array((np.ones(len(ends), np.int8), ends.T), shape=(count, count))
+    _, piece = connected_components(links, directed=False)
+    used = np.unique(mesh.faces)
+    _, piece = np.unique(piece[used], return_inverse=True)
+    low = np.full((piece.max() + 1, 3), np.inf)
+    high = -low
+    np.minimum.at(low, piece, mesh.vertices[used])
+    np.maximum.at(high, piece, mesh.vertices[used])
+    return low, high
+
+
+@pytest.mark.parametrize("name", sorted(CATEGORIES))
+def test_nothing_floats(name: str) -> None:
+    """The boxes around the pieces of an object touch, so that none stands alone in the air."""
+    for index in range(20):
+        mesh = build_object(name, seed=5, index=index)
+        low, high = pieces(mesh)
+        slack = 0.004 * np.ptp(mesh.vertices, axis=0).max()
+        touch = (low[:, None] <= high[None] + slack).all(axis=2)
+        groups, _ = connected_components(coo_array(touch & touch.T), directed=False)
+        assert groups == 1, f"{name} {index} falls into {groups}"
 
 
 def test_an_object_is_a_function_of_its_arguments() -> None:

@@ -34,11 +34,9 @@ def _bike_wheel(m: Model, x: float, radius: float, tire: float, spokes: int) -> 
     m.add("wheels", torus(radius - tire, tire, 40, 10).at(x, radius), rubber)
     m.add("wheels", torus(radius - 2.2 * tire, tire * 0.5, 36, 6).at(x, radius), metal)
     m.add("wheels", rod((x, radius, -0.05), (x, radius, 0.05), 0.025), metal)
-    for angle in 2 * np.pi * np.arange(spokes) / spokes:
-        end = (radius - 2 * tire) * np.array([np.cos(angle), np.sin(angle)])
-        m.add(
-            "wheels", rod((x, radius, 0), (x + end[0], radius + end[1], 0), 0.005, sides=4), metal
-        )
+    spoke = rod((0, 0, 0), (radius - 2 * tire, 0, 0), 0.005, sides=4)
+    turned = (spoke.turned("z", 360 * k / spokes) for k in range(spokes))
+    m.add("wheels", joined(*turned).at(x, radius), metal)
 
 
 def _frame(

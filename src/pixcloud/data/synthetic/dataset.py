@@ -33,7 +33,7 @@ from pixcloud.errors import DataError
 from pixcloud.types import LabelledClouds, Mesh
 
 # Goes up whenever the same settings would give other bytes; it is part of the folder's name.
-VERSION = 1
+VERSION = 2
 MARK = "synthetic.json"
 UNFINISHED = ".making-"
 # First index of the objects of each split in `build_object`; the splits never meet.

@@ -63,6 +63,8 @@ def _lamp_base(p: Values, v: Values, m: Model, color: np.ndarray) -> float:
     if v.base == "tripod":
         height = p.height * 0.7
         m.add("base", support("tripod", 2.6 * r, 2.6 * r, height, 0.03, 0.1), color)
+        hub = 2.6 * r * 0.52 * 0.25 + 0.015  # the circle on which the legs end
+        m.add("base", cylinder(hub, 0.03, bevel=0.008).at(y=height - 0.02), color)
         return height
     if v.base == "block":
         m.add("base", box(1.6 * r, 0.05, 1.6 * r, 0.015), color)
@@ -90,7 +92,8 @@ def build_lamp(p: Values, v: Values, m: Model) -> None:
     )
     shade = _shade(p, v)
     start, metal = _lamp_base(p, v, m, color), m.color("metal", "brass", "dark")
-    top = max(p.height, start + 0.05)
+    # The shade stays above the base and the ground.
+    top = max(p.height, start + 0.45 * p.shade_height + 0.05, 0.85 * p.shade_height + 0.05)
     if v.pole == "straight" or v.base in ("gourd", "urn"):
         m.add("pole", rod((0, start - 0.02, 0), (0, top, 0), p.pole), metal)
         tip = np.array([0, top + p.shade_height * 0.55, 0])
@@ -200,14 +203,16 @@ def build_monitor(p: Values, v: Values, m: Model) -> None:
         )
         m.add("neck", joined(foot, back), metal)
         return
-    neck = loft(
-        np.stack([lathe_loop(r, y) for r, y in ((p.post, 0), (p.post * 0.8, low + height * 0.35))])
-    )
-    m.add("neck", neck.scaled(z=0.45).at(z=-thick - p.post * 0.5), metal)
+    # The post leans with the panel, behind it.
+    rise, behind = height * 0.35, -thick - p.post * 0.4
+    middle = ((p.post, 0.0, behind), (p.post * 0.9, low, behind),
+              (p.post * 0.8, low + rise, behind - rise * np.tan(np.radians(lean))))  # fmt: skip
+    loops = [lathe_loop(r, y) * (1, 1, 0.45) + (0, 0, z) for r, y, z in middle]
+    m.add("neck", loft(np.stack(loops)), metal)
     if v.base == "disc":
-        m.add("base", cylinder(p.base, 0.02, bevel=0.006).scaled(z=0.75), metal)
+        m.add("base", cylinder(p.base, 0.02, bevel=0.006).scaled(z=0.75).at(z=-thick), metal)
     elif v.base == "plate":
-        m.add("base", box(2 * p.base, 0.02, 1.4 * p.base, 0.008), metal)
+        m.add("base", box(2 * p.base, 0.02, 1.4 * p.base, 0.008).at(z=-thick), metal)
     else:
         arm = both_sides(rod((0, 0.02, -0.05), (p.base * 1.3, 0.01, p.base * 0.9), 0.014, sides=8))
         m.add(

@@ -47,35 +47,42 @@ def wing_pair(solid: Solid, dihedral: float) -> Solid:
     return both_sides(solid.turned("x", 90 - dihedral), "z")
 
 
-def _engines(p: Values, v: Values, m: Model, wing_y: float, radius: float, half: float) -> None:
+def _engines(
+    p: Values, v: Values, m: Model, wing_y: float, half: float, profile: np.ndarray
+) -> None:
+    """Engines under the wings, beside the tail or as a propeller; profile (P, 2) of (radius, x)."""
     metal, dark = m.color("steel", "light", "paint"), m.color("dark")
+    radius = p.radius
     r, long = radius * p.engine, radius * p.engine * 3.4
     pod = lathe(
         smooth([(r * 0.8, 0), (r, long * 0.3), (r * 0.9, long * 0.7), (r * 0.5, long)], 10), 20
     )
     pod = pod.turned("z", 90)
     mouth = cylinder(r * 0.7, 0.02, sides=20).turned("z", 90)
-    pod_x = p.wing_x + 0.02
     if v.engine == "wing":
+        pylon = box(long * 0.5, r * 1.15, r * 0.22).at(-long * 0.5)
         for k in range(1 + int(p.engines)):
-            z = half * (0.32 + 0.26 * k)
-            x, y = pod_x - p.sweep * (0.32 + 0.26 * k) + r, wing_y - r * 1.15
-            m.add("engines", both_sides(pod.at(x, y, z), "z"), metal)
+            share = 0.32 + 0.26 * k
+            z = half * share
+            x = p.wing_x + 0.02 - p.sweep * share + r
+            y = wing_y + z * np.tan(np.radians(p.dihedral)) - r * 1.15
+            m.add("engines", both_sides(joined(pod, pylon).at(x, y, z), "z"), metal)
             m.add("engines", both_sides(mouth.at(x + 0.012, y, z), "z"), dark)
     elif v.engine == "tail":
-        m.add("engines", both_sides(pod.at(-0.26, radius * 0.5, radius + r * 0.9), "z"), metal)
-        m.add("engines", both_sides(mouth.at(-0.25, radius * 0.5, radius + r * 0.9), "z"), dark)
+        x, y = -0.5 + p.tail_cone * 0.9, radius * 0.3
+        side = float(np.interp(x - long * 0.5, profile[:, 1], profile[:, 0]))
+        pylon = box(long * 0.5, r * 0.22, r * 1.6).at(-long * 0.5, 0, -r * 0.8)
+        z = side + r * 1.1
+        m.add("engines", both_sides(joined(pod, pylon).at(x, y, z), "z"), metal)
+        m.add("engines", both_sides(mouth.at(x + 0.012, y, z), "z"), dark)
     elif v.engine == "propeller":
         cone = ellipsoid(0.05, radius * 0.35, radius * 0.35, 16, 9).at(0.5)
         m.add("engines", cone, dark)
         blade = box(0.012, radius * 2.2, 0.035, 0.005).at(0.51)
         turn = m.rng.uniform(0, 180)
         count = 2 + int(m.rng.integers(2))
-        m.add(
-            "engines",
-            joined(*(blade.turned("x", turn + 360 * k / count) for k in range(count))),
-            dark,
-        )
+        blades = joined(*(blade.turned("x", turn + 360 * k / count) for k in range(count)))
+        m.add("engines", blades, dark)
 
 
 def build_airplane(p: Values, v: Values, m: Model) -> None:
@@ -98,11 +105,9 @@ def build_airplane(p: Values, v: Values, m: Model) -> None:
         m.add("wings", wing_pair(foil.at(p.wing_x + 0.03), p.dihedral).at(y=wing_y + r * 2.4), trim)
         for z in (0.35 * half, 0.75 * half):
             x = p.wing_x - p.root * 0.4 - p.sweep * z / half
-            m.add(
-                "wings",
-                both_sides(rod((x, wing_y, z), (x, wing_y + r * 2.4, z), 0.006, sides=6), "z"),
-                m.color("wood", "steel"),
-            )
+            y = wing_y + z * np.tan(np.radians(p.dihedral))
+            strut = rod((x, y, z), (x, y + r * 2.4, z), 0.006, sides=6)
+            m.add("wings", both_sides(strut, "z"), m.color("wood", "steel"))
     rudder = fin(p.tail_chord, p.tail_chord * 0.55, p.fin, p.tail_chord * 0.6, 0.1)
     back = -0.5 + p.tail_chord
     m.add("tail", rudder.at(back, r * 0.3), trim)
@@ -110,7 +115,7 @@ def build_airplane(p: Values, v: Values, m: Model) -> None:
     tail_y = r * 0.3 + p.fin * 0.94 if v.tail == "tee" else r * 0.25
     x = back - (p.tail_chord * 0.6 if v.tail == "tee" else 0)
     m.add("tail", wing_pair(plane, 3).at(x, tail_y), trim)
-    _engines(p, v, m, wing_y, r, half)
+    _engines(p, v, m, wing_y, half, profile)
     glass = m.color("window")
     m.add(
         "fuselage",
@@ -120,7 +125,7 @@ def build_airplane(p: Values, v: Values, m: Model) -> None:
     if v.gear == "down":
         wheel = cylinder(0.025, 0.02, sides=16).turned("x", 90)
         for x, z in ((0.36, 0.0), (p.wing_x - p.root * 0.5, r * 1.2)):
-            leg = rod((x, 0, z), (x, -r - 0.05, z), 0.007, sides=6)
+            leg = rod((x, 0, z * 0.5), (x, -r - 0.05, z), 0.007, sides=6)
             piece = joined(leg, wheel.at(x, -r - 0.05, z - 0.01))
             m.add("gear", both_sides(piece, "z") if z > 0 else piece, m.color("dark"))
 
@@ -194,10 +199,10 @@ def build_rocket(p: Values, v: Values, m: Model) -> None:
     elif v.fins == "boosters":
         _boosters(p, m, paint, trim)
     if v.window == "window":
-        r = p.radius * (1.0 if v.body != "stage" else 0.78)
         for y in (0.8, 0.6)[: 1 + int(m.rng.integers(2))]:
-            disc = cylinder(p.radius * 0.32, 0.03, sides=20).turned("x", 90)
-            m.add("body", disc.at(0, top * y, r * 0.97), m.color("window"))
+            r = float(np.interp(top * y, body[:, 1], body[:, 0]))
+            disc = cylinder(r * 0.32, 0.1 * r, sides=20).turned("x", 90)
+            m.add("body", disc.at(0, top * y, r * 0.95), m.color("window"))
     if v.band == "band":
         low = top * m.rng.uniform(0.25, 0.5)
         width = float(np.interp(low, body[:, 1], body[:, 0])) * 1.015

@@ -89,7 +89,8 @@ def build_bed(p: Values, v: Values, m: Model) -> None:
     if v.head != "none":
         style = "slats" if v.head == "slats" else "solid"
         board = back_rest(style, width * 1.02, top + head, p.board, 7)
-        m.add("headboard", board.at(z=-length / 2 - p.board * 0.4), wood)
+        thick = max(0.03, p.board * 0.6) if style == "slats" else p.board
+        m.add("headboard", board.at(z=-length / 2 - thick * 0.4), wood)
     if v.foot == "board":
         m.add(
             "headboard",
@@ -125,12 +126,12 @@ def _fronts(m: Model, v: Values, width: float, height: float, depth: float, rows
             tall = high > 1.3 * wide
             side = (0.38 if column % 2 == 0 else -0.38) * wide if tall else 0.0
             if v.handle == "knob":
-                knob = ellipsoid(0.02, 0.02, 0.02, 12, 7)
+                knob = ellipsoid(0.02, 0.02, 0.02, 12, 7).at(z=0.01)
             elif tall:
                 knob = rod((0, -0.07, 0), (0, 0.07, 0), 0.009, sides=8)
             else:
                 knob = rod((-0.2 * wide, 0, 0), (0.2 * wide, 0, 0), 0.009, sides=8)
-            m.add("handles", knob.at(x + side, middle, depth / 2 + 0.035), metal)
+            m.add("handles", knob.at(x + side, middle, depth / 2 + 0.025), metal)
 
 
 def build_cabinet(p: Values, v: Values, m: Model) -> None:

@@ -122,8 +122,8 @@ def build_guitar(p: Values, v: Values, m: Model) -> None:
     _neck_and_head(p, v, m, front)
     strings = [
         rod(
-            (x * p.neck_width, p.body * 0.26, front + 0.02),
-            (x * p.neck_width, p.body + p.neck, front + 0.018),
+            (x * p.neck_width, p.body * 0.26, front + 0.014),
+            (x * p.neck_width, p.body + p.neck, front + 0.012),
             0.0025,
             sides=4,
         )

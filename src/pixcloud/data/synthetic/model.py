@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pixcloud.data.synthetic.curves import cross
 from pixcloud.data.synthetic.materials import draw_color
 from pixcloud.data.synthetic.primitives import Solid
 from pixcloud.types import Mesh
@@ -66,7 +67,7 @@ class Model:
         faces = np.concatenate([s.faces + start for s, start in zip(solids, starts, strict=True)])
         a, b, c = (vertices[faces[:, k]] for k in range(3))
         extent = np.ptp(vertices, axis=0).max()
-        area = np.square(np.cross(b - a, c - a)).sum(axis=1) / extent**4
+        area = np.square(cross(b - a, c - a)).sum(axis=1) / extent**4
         keep = area > LEAST_AREA**2
         return Mesh(
             vertices=vertices,

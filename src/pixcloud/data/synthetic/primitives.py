@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from pixcloud.data.synthetic.curves import circle, transported_frames
+from pixcloud.data.synthetic.curves import circle, cross, transported_frames
 
 SIDES = 32  # of round things
 
@@ -96,7 +96,7 @@ def lofted_faces(rows: int, columns: int, ring: bool, caps: bool) -> np.ndarray:
 def outward(solid: Solid) -> Solid:
     """A closed solid with its faces turned outside, by the sign of its volume."""
     a, b, c = (solid.vertices[solid.faces[:, k]] for k in range(3))
-    inside_out = np.einsum("ij,ij->", np.cross(a, b), c) < 0
+    inside_out = np.einsum("ij,ij->", cross(a, b), c) < 0
     return Solid(solid.vertices, solid.faces[:, ::-1]) if inside_out else solid
 
 

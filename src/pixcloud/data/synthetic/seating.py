@@ -66,6 +66,10 @@ def arm_pair(
     return both_sides(joined(post, rest.at(x, low + height - thick * 0.2, (front + back) / 2)))
 
 
+# Share of a round seat's width and depth between legs that stand in a square below it.
+ROUND = 0.76
+
+
 def build_chair(p: Values, v: Values, m: Model) -> None:
     frame, cover = (
         m.color("wood", "metal", "plastic"),
@@ -85,19 +89,21 @@ def build_chair(p: Values, v: Values, m: Model) -> None:
     else:
         seat = box(width, p.thickness, depth, p.thickness * 0.4)
     m.add("seat", seat.at(y=seat_y), cover if v.seat == "cushion" else frame)
+    wide = p.back_width
+    if v.seat == "round":  # what stands at the corners of other seats moves in
+        width, depth, wide = width * ROUND, depth * ROUND, min(wide, 0.95)
     m.add("legs", support(v.base, width, depth, seat_y, p.leg, p.splay), frame)
-    back = back_rest(
-        v.back, width * p.back_width, p.back_height, p.thickness * 0.8, 2 + int(p.bars)
-    )
-    gap = p.back_gap if v.back in ("solid", "shell") else 0.0
+    back = back_rest(v.back, width * wide, p.back_height, p.thickness * 0.8, 2 + int(p.bars))
+    gap = p.back_gap if v.back in ("solid", "shell") and p.back_gap > 0.03 else 0.0
     back = back.at(y=gap).turned("x", -p.recline).at(y=top - 0.01, z=-depth / 2 + p.thickness * 0.4)
     m.add("back", back, cover if v.back in ("solid", "shell") else frame)
-    if gap > 0.03:
+    if gap > 0:
         post = rod((width * 0.25, -0.02, 0), (width * 0.25, gap + 0.08, 0), p.leg * 0.35, sides=8)
         post = both_sides(post).turned("x", -p.recline)
         m.add("back", post.at(y=top - 0.01, z=-depth / 2 + p.thickness * 0.4), frame)
     if v.arms != "none":
-        m.add("arms", arm_pair(v.arms, width, depth, top, p.arm_height, p.leg * 1.2), frame)
+        reach = p.width * 0.9 if v.seat == "round" else width
+        m.add("arms", arm_pair(v.arms, reach, depth, top, p.arm_height, p.leg * 1.2), frame)
 
 
 def build_stool(p: Values, v: Values, m: Model) -> None:
@@ -115,6 +121,8 @@ def build_stool(p: Values, v: Values, m: Model) -> None:
     else:
         seat = box(wide, p.thickness, depth, p.thickness * 0.4)
     m.add("seat", seat.at(y=y), cover)
+    if v.seat == "round" and v.base in ("square", "round", "panels", "crossed"):
+        wide, depth = wide * ROUND, depth * ROUND
     m.add("legs", support(v.base, wide, depth, y, p.leg, p.splay), frame)
     if v.back == "low":
         rest = box(wide * 0.9, p.back_height, p.leg, p.leg * 0.4)
@@ -127,8 +135,8 @@ def build_stool(p: Values, v: Values, m: Model) -> None:
         m.add("back", both_sides(post), frame)
     if v.base in ("square", "round", "tripod") and m.chance(0.8):
         rung = p.rung * y
-        reach = wide / 2 - p.leg / 2 + p.splay * y * (1 - p.rung)
-        deep = depth / 2 - p.leg / 2 + p.splay * y * (1 - p.rung)
+        out = 0.0 if v.base == "square" else p.splay * y * (1 - p.rung) - p.leg / 2
+        reach, deep = wide / 2 - p.leg / 2 + out, depth / 2 - p.leg / 2 + out
         if v.base == "tripod":
             ring = tube(_ring(reach * 0.75, deep * 0.75, rung), p.leg * 0.3, 8, ring=True)
             m.add("rungs", ring, frame)
@@ -157,6 +165,8 @@ def build_bench(p: Values, v: Values, m: Model) -> None:
     count = 2 + int(p.planks)
     if v.seat == "planks":
         m.add("seat", _planks(p.width, p.depth, p.thickness, count).at(y=y), wood)
+        rail = box(p.leg * 0.6, p.leg * 0.6, p.depth * 0.97)
+        m.add("seat", both_sides(rail.at(p.width * 0.36, y - p.leg * 0.58)), frame)
     elif v.seat == "padded":
         m.add(
             "seat",
@@ -172,7 +182,7 @@ def build_bench(p: Values, v: Values, m: Model) -> None:
             rest = rest.at(y=p.back_height / 2 + 0.06)
             posts = both_sides(
                 box(p.leg * 0.7, p.back_height + 0.06, p.leg * 0.5).at(
-                    p.width * 0.4, 0, -p.leg * 0.6
+                    p.width * 0.4, 0, -p.leg * 0.2
                 )
             )
             rest = joined(rest, posts)

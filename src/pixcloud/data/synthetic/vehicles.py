@@ -51,8 +51,13 @@ def hull_sections(stations: np.ndarray, power: float, sides: int = 28) -> np.nda
     return np.stack([np.broadcast_to(x, y.shape), y, z], axis=-1)
 
 
-def _cabin(p: Values, v: Values, m: Model, paint: np.ndarray, belt: float, roof: float) -> None:
-    """The greenhouse of a car: glass between belt and roof, the roof above, pillars."""
+def _cabin(
+    p: Values, v: Values, m: Model, paint: np.ndarray, belt: float, roof: float
+) -> tuple[float, float]:
+    """The greenhouse of a car: glass between belt and roof, the roof above, pillars.
+
+    Returns the x of the roof's back and front.
+    """
     length, width = p.length, p.width
     front = length * (0.5 - p.hood)
     back = {"sedan": -0.32, "hatch": -0.44, "wagon": -0.49, "coupe": -0.36, "van": -0.49}.get(
@@ -84,16 +89,41 @@ def _cabin(p: Values, v: Values, m: Model, paint: np.ndarray, belt: float, roof:
     loops_array = np.stack(loops)
     m.add("cabin", loft(loops_array[:2]), m.color("window"))
     m.add("body", loft(loops_array[1:]), paint)
-    for share in (0.02, 0.45, 0.9)[: 3 if back < -0.3 else 2]:
+    for share in (0.06, 0.45, 0.92)[: 3 if back < -0.3 else 2]:
+        # Where the rounded outline is at this share of its length.
+        edge = 0.498 * (1 - abs(2 * share - 1) ** 7) ** (1 / 7)
         low = ends[0, 0] + (ends[0, 1] - ends[0, 0]) * share
         top = ends[1, 0] + (ends[1, 1] - ends[1, 0]) * share
+        upper = wide[0] + 0.88 * (wide[1] - wide[0])
         pillar = rod(
-            (low, belt, wide[0] * 0.495),
-            (top, belt + 0.87 * high, wide[0] * 0.495 + 0.88 * (wide[1] - wide[0]) / 2),
-            0.035,
-            sides=6,
+            (low, belt, wide[0] * edge), (top, belt + 0.87 * high, upper * edge), 0.035, sides=6
         )
         m.add("body", both_sides(pillar, "z"), paint)
+    return float(ends[1, 0]), float(ends[1, 1])
+
+
+def _car_extra(
+    p: Values, v: Values, m: Model, paint: np.ndarray, tail: float, roof: tuple[float, float, float]
+) -> None:
+    """A spoiler on the tail or roof, or rails upon the roof; roof is (back x, front x, y)."""
+    back, front, top = roof
+    if v.extra == "spoiler":
+        wing = box(0.25, 0.04, p.width * 0.85, 0.015)
+        if v.body in ("hatch", "wagon", "van"):
+            wing = wing.scaled(z=p.tumble).at(back, top - 0.03)
+        else:
+            post = box(0.08, 0.2, 0.04).at(-0.45 * p.length, tail - 0.02, p.width * 0.3)
+            wing = joined(wing.at(-0.45 * p.length, tail + 0.16), both_sides(post, "z"))
+        m.add("body", wing, shade_of(paint, 0.7))
+    elif v.extra == "rack":
+        z, low, high = (
+            p.width * p.tumble * 0.33,
+            0.85 * back + 0.15 * front,
+            0.2 * back + 0.8 * front,
+        )
+        rail = rod((low, top + 0.05, z), (high, top + 0.05, z), 0.025)
+        feet = (rod((x, top - 0.03, z), (x, top + 0.05, z), 0.02, sides=8) for x in (low, high))
+        m.add("body", both_sides(joined(rail, *feet), "z"), m.color("dark", "steel"))
 
 
 def build_car(p: Values, v: Values, m: Model) -> None:
@@ -114,7 +144,7 @@ def build_car(p: Values, v: Values, m: Model) -> None:
     stations = np.stack([xs, low, high, wide, wide * 0.94], axis=1)[order]
     m.add("body", loft(hull_sections(stations, 5.5, 32)), paint)
     roof = belt + p.cabin * {"van": 1.25, "coupe": 0.85}.get(v.body, 1.0)
-    _cabin(p, v, m, paint, belt * 0.985, roof)
+    back_x, front_x = _cabin(p, v, m, paint, belt * 0.985, roof)
     axle = p.wheelbase * length / 2
     add_wheels(m, [(axle, width / 2 - 0.1), (-axle, width / 2 - 0.1)], p.wheel, 0.22)
     lamp = ellipsoid(0.05, 0.075, 0.16, 12, 7)
@@ -128,20 +158,7 @@ def build_car(p: Values, v: Values, m: Model) -> None:
         joined(bumper.at(0.487 * length, clear + 0.02), bumper.at(-0.49 * length, clear + 0.04)),
         m.color("dark", "steel"),
     )
-    if v.extra == "spoiler":
-        wing = box(0.25, 0.04, width * 0.85, 0.015).at(-0.45 * length, tail + 0.16)
-        posts = both_sides(box(0.08, 0.2, 0.04).at(-0.45 * length, tail - 0.02, width * 0.3), "z")
-        m.add("body", joined(wing, posts), shade_of(paint, 0.7))
-    elif v.extra == "rack":
-        rails = both_sides(
-            rod(
-                (-0.3 * length, roof + 0.05, width * 0.33),
-                (0.02 * length, roof + 0.05, width * 0.33),
-                0.025,
-            ),
-            "z",
-        )
-        m.add("body", rails, m.color("dark", "steel"))
+    _car_extra(p, v, m, paint, tail, (back_x, front_x, roof))
 
 
 def _cab(p: Values, v: Values, m: Model, paint: np.ndarray, floor: float) -> float:
@@ -229,13 +246,19 @@ def build_truck(p: Values, v: Values, m: Model) -> None:
     tail = -length / 2
     load = m.color("light", "paint", "metal")
     long = end - tail - p.gap
-    m.add("chassis", box(length * 0.94, 0.16, width * 0.5).at(-0.01 * length, floor - 0.1), dark)
-    _cargo(p, v, m, load, floor, tail, end)
     track, radius = width / 2 - 0.16, p.wheel
+    m.add("chassis", box(length * 0.94, 0.16, width * 0.5).at(-0.01 * length, floor - 0.1), dark)
+    # The load lies above the wheels.
+    bed = 2.04 * radius
+    rails = box(long, bed + 0.08 - floor, width * 0.4).at(tail + long / 2, floor)
+    m.add("chassis", rails, dark)
+    _cargo(p, v, m, load, bed, tail, end)
     rear = tail + long * p.axle
     axles = [length / 2 - (0.3 if v.cab == "flat" else 0.5) * p.cab * length - radius * 0.3, rear]
     if length > 6.2 or m.chance(0.3):
         axles.append(rear - 2.15 * radius if rear - 3.2 * radius > tail else rear + 2.15 * radius)
+    for x in axles:
+        m.add("chassis", rod((x, radius, -track), (x, radius, track), 0.06), dark)
     add_wheels(m, [(x, track) for x in axles], radius, 0.3)
 
 
