@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -19,6 +20,7 @@ from pixcloud.data.modelnet import read_modelnet
 from pixcloud.data.shapenetpart import part_offsets, read_part_names, read_shapenetpart
 from pixcloud.data.sources import open_pairs
 from pixcloud.data.synthetic import CATEGORIES, SyntheticSettings, build_object, ensure_synthetic
+from pixcloud.data.synthetic.__main__ import main
 from pixcloud.data.synthetic.dataset import FIRST_INDEX, MARK, build_placed
 from pixcloud.errors import DataError
 from pixcloud.types import Mesh
@@ -192,3 +194,13 @@ def test_settings_are_checked(tmp_path: Path) -> None:
     blocked.write_text("")
     with pytest.raises(DataError, match=r"cannot be written there.*PIXCLOUD_CACHE"):
         ensure_synthetic(blocked, settings=TINY)
+
+
+def test_contact_sheet(tmp_path: Path) -> None:
+    main([str(tmp_path / "sheet.png"), "--size", "16", "--columns", "10"])
+    with Image.open(tmp_path / "sheet.png") as picture:
+        assert picture.size == (160, 16 * -(-len(CATEGORIES) // 10))
+        sheet = np.asarray(picture)
+    for place in range(len(CATEGORIES)):
+        row, column = divmod(place, 10)
+        assert sheet[row * 16 : row * 16 + 16, column * 16 : column * 16 + 16, 3].any()
