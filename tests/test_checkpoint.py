@@ -12,7 +12,13 @@ import pytest
 import torch
 
 from pixcloud import checkpoint as module
-from pixcloud.checkpoint import Checkpoint, last_good, load_checkpoint, save_checkpoint
+from pixcloud.checkpoint import (
+    Checkpoint,
+    generator_states,
+    last_good,
+    load_checkpoint,
+    save_checkpoint,
+)
 from pixcloud.errors import CheckpointError
 
 FILES = ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
@@ -35,7 +41,7 @@ def make(
         model=model.state_dict(),
         optimizer=optimizer.state_dict(),
         state={"step": step, "interval": [0.1 + 0.2, 1e-300], "best": {}},
-        generator=torch.get_rng_state(),
+        generators=generator_states("cpu"),
     )
     return saved, model, optimizer
 
@@ -46,7 +52,8 @@ def test_round_trip(kind: str, tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, saved, keep=2)
     loaded = load_checkpoint(path)
     assert loaded.state == saved.state
-    assert torch.equal(loaded.generator, saved.generator)
+    assert list(loaded.generators) == ["cpu"]
+    assert torch.equal(loaded.generators["cpu"], saved.generators["cpu"])
     assert all(torch.equal(loaded.model[k], v) for k, v in saved.model.items())
     _, _, fresh = make(4, kind)
     fresh.load_state_dict(loaded.optimizer)
@@ -146,7 +153,7 @@ def test_truly_full_disk(tmp_path: Path) -> None:
         "from pixcloud.errors import CheckpointError\n"
         "model = torch.nn.Linear(100, 100)\n"
         "new = Checkpoint(model=model.state_dict(), optimizer={'state': {}, 'param_groups': []},\n"
-        "                 state={'step': 2}, generator=torch.get_rng_state())\n"
+        "                 state={'step': 2}, generators={'cpu': torch.get_rng_state()})\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"
         "try:\n"
         "    save_checkpoint(Path(sys.argv[1]), new, keep=2)\n"
@@ -173,7 +180,7 @@ def test_other_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(module, "FORMAT", 99)
     path = save_checkpoint(tmp_path, make(1)[0], keep=1)
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match="format 99, this version reads format 1"):
+    with pytest.raises(CheckpointError, match="format 99, this version reads format 2"):
         load_checkpoint(path)
 
 

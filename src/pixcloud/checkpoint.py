@@ -24,10 +24,11 @@ from safetensors.torch import load_file, save_file
 from pixcloud.atomic import sync_folder
 from pixcloud.errors import CheckpointError
 
-FORMAT = 1
+FORMAT = 2
 PREFIX = "step-"
 TEMPORARY = ".saving-"
 MANIFEST = "manifest.json"
+GENERATOR = "generator."
 PARTS = ("model.safetensors", "optimizer.safetensors", "state.json")
 
 
@@ -36,14 +37,32 @@ class Checkpoint:
     """All that a run needs to go on.
 
     model: state dict of the objective (both encoders and heads); optimizer: state dict of the
-    optimiser; state: JSON values (step, running sums, best validation); generator: state of
-    torch's random generator, (bytes,) uint8.
+    optimiser; state: JSON values (step, running sums, best validation); generators: states of
+    torch's random generators by device ("cpu", and "cuda" or "mps" where a run is there), (bytes,)
+    uint8.
     """
 
     model: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
     state: dict[str, Any]
-    generator: torch.Tensor
+    generators: dict[str, torch.Tensor]
+
+
+def generator_states(device: str) -> dict[str, torch.Tensor]:
+    """States of torch's random generators of the CPU and of `device`; see `Checkpoint`."""
+    states = {"cpu": torch.get_rng_state()}
+    if device != "cpu":
+        states[device] = torch.get_device_module(device).get_rng_state()
+    return states
+
+
+def restore_generators(states: dict[str, torch.Tensor]) -> None:
+    """Set torch's random generators to what `generator_states` gave."""
+    for device, state in states.items():
+        if device == "cpu":
+            torch.set_rng_state(state)
+        else:
+            torch.get_device_module(device).set_rng_state(state)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
@@ -83,7 +102,7 @@ def _write_parts(folder: Path, checkpoint: Checkpoint) -> None:
     tensors, rest = _split_optimizer(checkpoint.optimizer)
     contents: list[dict[str, torch.Tensor] | dict[str, Any]] = [
         checkpoint.model,
-        {**tensors, "generator": checkpoint.generator},
+        {**tensors, **{f"{GENERATOR}{name}": s for name, s in checkpoint.generators.items()}},
         {"format": FORMAT, "optimizer": rest, "state": checkpoint.state},
     ]
     manifest = {}
@@ -116,15 +135,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
         parts = json.loads((path / "state.json").read_text(encoding="utf-8"))
         model = load_file(path / "model.safetensors")
         tensors = load_file(path / "optimizer.safetensors")
-        generator = tensors.pop("generator")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
     if parts.get("format") != FORMAT:
         raise CheckpointError(
             f"{path}: format {parts.get('format')}, this version reads format {FORMAT}"
         )
+    generators = {
+        key.removeprefix(GENERATOR): tensors.pop(key)
+        for key in list(tensors)
+        if key.startswith(GENERATOR)
+    }
     optimizer = _join_optimizer(tensors, parts["optimizer"])
-    return Checkpoint(model=model, optimizer=optimizer, state=parts["state"], generator=generator)
+    return Checkpoint(model=model, optimizer=optimizer, state=parts["state"], generators=generators)
 
 
 def last_good(folder: Path, say: Callable[[str], None] = print) -> Checkpoint | None:

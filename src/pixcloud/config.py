@@ -161,6 +161,7 @@ class TrainerConfig:
             accuracy is then the one that is exported.
         probe_source: labelled data for that, NAME:/path; only its train split is read. Empty
             takes the labelled split that lies beside the pairs.
+        validation_share: share of each class of that split which a probe holds out to score on.
         progress: show a progress bar.
     """
 
@@ -175,6 +176,7 @@ class TrainerConfig:
     keep_checkpoints: int = 2
     probe_every: int = 0
     probe_source: str = ""
+    validation_share: float = 0.2
     progress: bool = True
 
 

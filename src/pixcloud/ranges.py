@@ -45,6 +45,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "trainer.checkpoint_every": (0, 1e12, True),
     "trainer.keep_checkpoints": (1, 1e9, True),
     "trainer.probe_every": (0, 1e9, True),
+    "trainer.validation_share": (0, 1, False),
 }
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -97,6 +98,8 @@ def check_ranges(flat: dict[str, Any]) -> None:
             bound = "at least" if inclusive else "more than"
             limit = f" and at most {high:g}" if high <= 4096 or value > high else ""
             raise ConfigError(f"{key} = {value}: it must be {bound} {low:g}{limit}")
+    if flat["trainer.validation_share"] == 1:
+        raise ConfigError("trainer.validation_share = 1: nothing would be left to fit on")
     if flat["views.scale_high"] < flat["views.scale_low"]:
         raise ConfigError(
             f"views.scale_high = {flat['views.scale_high']} is below views.scale_low = "

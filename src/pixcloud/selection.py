@@ -25,7 +25,8 @@ class Selection:
             source = config.trainer.probe_source or config.data.source
             self.train = open_labelled(source, "train", key="trainer.probe_source")
             self.settings = ProbeSettings(num_points=min(1024, self.train.points.shape[1]))
-            check_train(self.train, self.settings)
+            self.share = config.trainer.validation_share
+            check_train(self.train, self.settings, self.share)
 
     def probe(self, encoder: PointEncoder, epoch: int) -> float | None:
         """Validation accuracy in [0, 1], or None if it is not time; the last epoch always is."""
@@ -33,4 +34,4 @@ class Selection:
             return None
         from pixcloud.evaluate.probe import validation_accuracy
 
-        return float(validation_accuracy(encoder, self.train, self.settings))
+        return float(validation_accuracy(encoder, self.train, self.settings, self.share))

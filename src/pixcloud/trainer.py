@@ -20,7 +20,13 @@ import psutil
 import torch
 from lightning.fabric import Fabric
 
-from pixcloud.checkpoint import Checkpoint, last_good, save_checkpoint
+from pixcloud.checkpoint import (
+    Checkpoint,
+    generator_states,
+    last_good,
+    restore_generators,
+    save_checkpoint,
+)
 from pixcloud.config import PretrainConfig, load_config, validate
 from pixcloud.data.loading import PairDataset, PairOrder, pair_batches, to_device
 from pixcloud.data.shapenet import complete_pairs, gaps
@@ -198,7 +204,7 @@ class Trainer:
             return
         self.objective.load_state_dict(saved.model)
         self.optimizer.load_state_dict(saved.optimizer)
-        torch.set_rng_state(saved.generator)
+        restore_generators(saved.generators)
         self.progress = Progress(**saved.state)
 
     def save(self) -> None:
@@ -207,7 +213,7 @@ class Trainer:
             model=self.objective.state_dict(),
             optimizer=self.optimizer.state_dict(),
             state=dataclasses.asdict(self.progress),
-            generator=torch.get_rng_state(),
+            generators=generator_states(self.config.trainer.device),
         )
         save_checkpoint(self.run.checkpoints, checkpoint, self.config.trainer.keep_checkpoints)
 

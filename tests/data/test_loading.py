@@ -12,6 +12,7 @@ import torch
 from conftest import write_ply
 from pixcloud.config import DataConfig, ViewConfig
 from pixcloud.data import loading, sources
+from pixcloud.data.views import ORDER_STREAM, generator
 from pixcloud.errors import ConfigError, FileFormatError
 
 
@@ -84,7 +85,12 @@ def test_golden_order() -> None:
     assert loading.epoch_order(0, 0, 10).tolist() == GOLDEN_ORDER
 
 
-GOLDEN_ORDER = [8, 0, 7, 1, 2, 9, 6, 3, 5, 4]
+GOLDEN_ORDER = [7, 4, 6, 9, 5, 0, 8, 3, 1, 2]
+
+
+def test_the_order_has_a_stream_of_its_own() -> None:
+    streams = [generator(0, 0, 0, s).integers(2**63) for s in range(ORDER_STREAM + 1)]
+    assert len(set(streams)) == ORDER_STREAM + 1
 
 
 def test_too_few_samples() -> None:

@@ -137,7 +137,7 @@ def test_it_says_when_features_come_from_the_cache(
     ]
     assert values[0] == values[1]
     assert not any("from the cache" in line for line in spoken[0])
-    assert sum("from the cache" in line for line in spoken[1]) == 4  # two encoders, two splits
+    assert sum("from the cache" in line for line in spoken[1]) == 6  # three rows, two splits
     assert any("McNemar" in line for line in spoken[0])
     assert capsys.readouterr() == ("", "")
 
@@ -177,12 +177,12 @@ def test_untrained_twin_is_a_function_of_spec_and_seed() -> None:
 
 def test_validation_accuracy_looks_at_train_alone_and_is_repeatable() -> None:
     before = encoder().train()
-    values = [validation_accuracy(before, TRAIN, SETTINGS) for _ in range(2)]
+    values = [validation_accuracy(before, TRAIN, SETTINGS, 0.2) for _ in range(2)]
     assert values[0] == values[1]
     assert 0.25 < values[0] <= 1
     assert before.training
     noise = dataclasses.replace(TRAIN, labels=np.random.default_rng(0).permutation(TRAIN.labels))
-    assert validation_accuracy(before, noise, SETTINGS) < values[0]
+    assert validation_accuracy(before, noise, SETTINGS, 0.2) < values[0]
 
 
 def test_predictions_are_kept_without_pickles(tmp_path: Path) -> None:
@@ -238,17 +238,17 @@ def only(mask: np.ndarray) -> LabelledClouds:
 
 
 def test_a_train_split_that_cannot_be_probed_is_told_before_training() -> None:
-    check_train(TRAIN, SETTINGS)
+    check_train(TRAIN, SETTINGS, 0.2)
     with pytest.raises(DataError, match="at least two classes"):
-        check_train(only(TRAIN.labels == 0), SETTINGS)
+        check_train(only(TRAIN.labels == 0), SETTINGS, 0.2)
     lonely = (TRAIN.labels != 2) | (np.cumsum(TRAIN.labels == 2) == 1)
     with pytest.raises(DataError, match="'disc' has a single training sample"):
-        check_train(only(lonely), SETTINGS)
+        check_train(only(lonely), SETTINGS, 0.2)
     pairs = np.concatenate([np.flatnonzero(TRAIN.labels == label)[:2] for label in range(4)])
     with pytest.raises(DataError, match="no class has 3 clouds"):
-        check_train(only(pairs), SETTINGS)
+        check_train(only(pairs), SETTINGS, 0.2)
     with pytest.raises(DataError, match="80 points per cloud, and num_points is 1024"):
-        check_train(TRAIN, ProbeSettings())
+        check_train(TRAIN, ProbeSettings(), 0.2)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,6 @@ def test_a_train_split_that_cannot_be_probed_is_told_before_training() -> None:
         ({"fixed_c": float("nan")}, "fixed_c is nan"),
         ({"c_grid": ()}, "c_grid is"),
         ({"c_grid": (1.0, -1.0)}, "c_grid is"),
-        ({"validation_share": 1.0}, "validation_share is 1.0"),
         ({"threads": 0}, "threads is 0"),
         ({"seed": -1}, "seed is -1"),
     ],

@@ -12,14 +12,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from pixcloud.config import DataConfig, ViewConfig
 from pixcloud.data.files import read_cloud, read_picture
 from pixcloud.data.shapenet import Pair
-from pixcloud.data.views import draw_pair
+from pixcloud.data.views import ORDER_STREAM, draw_pair, generator
 from pixcloud.errors import ConfigError, FileFormatError, PixCloudError
 from pixcloud.machine import available_cores
 from pixcloud.signals import ignore_interrupts
 from pixcloud.types import PairBatch, PairSample
-
-# Stream of `pixcloud.data.views.generator` for the order of an epoch; no sample has this index.
-ORDER_STREAM = 2**32
 
 
 class PairDataset(Dataset[PairSample | PixCloudError]):
@@ -134,8 +131,7 @@ class PairOrder(Sampler[list[tuple[int, int]]]):
 
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:
     """The permutation (size,) of one epoch: a function of (seed, epoch, size) alone."""
-    sequence = np.random.SeedSequence((seed, epoch, ORDER_STREAM))
-    return np.random.Generator(np.random.Philox(sequence)).permutation(size)
+    return generator(seed, epoch, 0, ORDER_STREAM).permutation(size)
 
 
 def collate_pairs(samples: list[PairSample | PixCloudError]) -> PairBatch | PixCloudError:

@@ -23,9 +23,11 @@ VIEWS = 2
 # The orders in which brightness (0), contrast (1) and saturation (2) may be changed.
 JITTER_ORDERS = tuple(itertools.permutations(range(3)))
 
-# Streams of one sample: one for each view of the cloud, one for the picture, one for the order of
-# the epoch. Their numbers are part of what a seed means, so they never change.
+# Streams of one sample: one for each view of the cloud and one for the picture; the order of an
+# epoch has one more of its sample 0. Their numbers are part of what a seed means, so they never
+# change.
 PICTURE_STREAM = VIEWS
+ORDER_STREAM = VIEWS + 1
 
 
 def generator(seed: int, epoch: int, index: int, stream: int) -> np.random.Generator:

@@ -2,43 +2,28 @@
 
 Before it: a point encoder (stage 4) and labelled clouds (stage 2). After it:
 `pixcloud.evaluate.svm`. Embedding a data set is the slow part of a probe and a pure function of
-(weights, clouds, settings), so its result is kept on disk under a hash of these.
+(weights, clouds, settings), so its result is kept on disk (`pixcloud.evaluate.feature_cache`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from pixcloud.atomic import write_bytes
 from pixcloud.encoders.base import unit_sphere
 from pixcloud.errors import DataError
+from pixcloud.evaluate.descriptor import ShapeDescriptor
+from pixcloud.evaluate.feature_cache import CachedFeatures, array_sha256, kept_features
 from pixcloud.export import weights_sha256
-
-# Goes up whenever the same weights, clouds and settings would give other features than before.
-FEATURE_FORMAT = 1
-CACHE_BYTES = 4 << 30  # beyond this the feature files not used for longest are removed
 
 Say = Callable[[str], None]
 Progress = Callable[[int, int], None]
-
-
-@dataclass(kw_only=True, frozen=True)
-class CachedFeatures:
-    """values (S, D) float32; hit: they were read from `path` rather than computed."""
-
-    values: np.ndarray
-    hit: bool
-    path: Path
 
 
 def embed_clouds(
@@ -122,27 +107,50 @@ def cached_features(
     """
     say = say or (lambda line: None)
     points = first_points(points, num_points)
-    where = torch.device(device).type if device is not None else _weight(encoder).device.type
-    key = _key(encoder, points, num_points, batch_size, normalize, where)
-    path = (folder or feature_folder()) / f"{key}.safetensors"
-    kept = _read(path, len(points), say)
-    if kept is not None:
-        return CachedFeatures(values=kept, hit=True, path=path)
-    values = embed_clouds(
-        encoder,
-        points,
-        num_points=num_points,
-        batch_size=batch_size,
-        normalize=normalize,
-        device=device,
-        progress=progress,
+    kind = type(encoder)
+    settings: dict[str, Any] = {
+        "num_points": num_points,
+        "batch_size": batch_size,
+        "normalize": normalize,
+    }
+    parts = {
+        "class": f"{kind.__module__}.{kind.__qualname__}",
+        # Settings such as k are no weights.
+        "spec": getattr(encoder, "spec", None) or repr(encoder),
+        "weights": weights_sha256(encoder),
+        "clouds": array_sha256(points),
+        "device": torch.device(device or _weight(encoder).device).type,
+        **settings,
+    }
+
+    def compute() -> np.ndarray:
+        return embed_clouds(encoder, points, device=device, progress=progress, **settings)
+
+    return kept_features(parts, len(points), compute, folder, say)
+
+
+def cached_descriptors(
+    descriptor: ShapeDescriptor,
+    points: np.ndarray,
+    *,
+    num_points: int = 1024,
+    folder: Path | None = None,
+    say: Say | None = None,
+) -> CachedFeatures:
+    """As `cached_features`, for a hand-made descriptor of the first points of each cloud.
+
+    Raises:
+        DataError: for another shape, too few points, or coordinates that are not finite.
+    """
+    points = first_points(points, num_points)
+    parts = {
+        "class": "ShapeDescriptor",
+        "weights": descriptor.sha256,
+        "clouds": array_sha256(points),
+    }
+    return kept_features(
+        parts, len(points), lambda: descriptor(points), folder, say or (lambda line: None)
     )
-    try:
-        _write(path, values)
-        _remove_oldest(path.parent, keep=path)
-    except OSError as error:
-        say(f"warning: the features are not kept: {path.parent} cannot be written ({error})")
-    return CachedFeatures(values=values, hit=False, path=path)
 
 
 def first_points(points: np.ndarray, num_points: int) -> np.ndarray:
@@ -167,23 +175,6 @@ def first_points(points: np.ndarray, num_points: int) -> np.ndarray:
             f"is number {int(bad.argmax())}: remove or replace these points"
         )
     return points
-
-
-def feature_folder() -> Path:
-    """Where features are kept: `features` in $PIXCLOUD_CACHE, or in ~/.cache/pixcloud."""
-    root = os.environ.get("PIXCLOUD_CACHE")
-    return (Path(root).expanduser() if root else Path.home() / ".cache" / "pixcloud") / "features"
-
-
-def array_sha256(array: np.ndarray) -> str:
-    """SHA-256 over the dtype, shape and bytes of an array.
-
-    >>> array_sha256(np.zeros(4)) == array_sha256(np.zeros((2, 2)))
-    False
-    """
-    digest = hashlib.sha256(f"{array.dtype.str} {array.shape};".encode())
-    digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def _weight(encoder: nn.Module) -> torch.Tensor:
@@ -211,65 +202,3 @@ def _evaluating(encoder: nn.Module, device: str | torch.device | None) -> Iterat
             module.training = mode
         if device is not None:
             encoder.to(home)
-
-
-def _key(
-    encoder: nn.Module,
-    points: np.ndarray,
-    num_points: int,
-    batch_size: int,
-    normalize: bool,
-    device: str,
-) -> str:
-    """Hash of all that the features depend on; settings such as k are no weights, so spec too."""
-    kind = type(encoder)
-    parts = {
-        "format": FEATURE_FORMAT,
-        "class": f"{kind.__module__}.{kind.__qualname__}",
-        "spec": getattr(encoder, "spec", None) or repr(encoder),
-        "weights": weights_sha256(encoder),
-        "clouds": array_sha256(points),
-        "num_points": num_points,
-        "batch_size": batch_size,
-        "normalize": normalize,
-        "device": device,
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _write(path: Path, values: np.ndarray) -> None:
-    from safetensors.numpy import save
-
-    values = np.ascontiguousarray(values)  # `save` takes the memory as it lies
-    write_bytes(path, save({"features": values}, metadata={"sha256": array_sha256(values)}))
-
-
-def _read(path: Path, clouds: int, say: Say) -> np.ndarray | None:
-    """Features kept in `path`, or None where there are none or they are not as written."""
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="numpy") as stored:
-            values = stored.get_tensor("features")
-            written = (stored.metadata() or {}).get("sha256")
-        if array_sha256(values) != written or len(values) != clouds:
-            raise ValueError("its content is not what was written")
-        os.utime(path)  # the time of last use, for _remove_oldest
-    except (OSError, SafetensorError, ValueError) as error:
-        say(f"warning: {path} is damaged ({error}); the features are computed anew")
-        return None
-    return values
-
-
-def _remove_oldest(folder: Path, keep: Path, limit: int = CACHE_BYTES) -> None:
-    """Bound the space of the feature files: each new encoder of a long run leaves one."""
-    files = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
-    total = sum(path.stat().st_size for path in files)
-    for path in files:
-        if total <= limit:
-            return
-        if path != keep:
-            total -= path.stat().st_size
-            path.unlink(missing_ok=True)

@@ -18,7 +18,12 @@ from torch import nn
 from pixcloud.encoders import build_encoder
 from pixcloud.errors import DataError, some
 from pixcloud.evaluate.descriptor import ShapeDescriptor
-from pixcloud.evaluate.features import cached_features, embed_clouds, first_points
+from pixcloud.evaluate.features import (
+    cached_descriptors,
+    cached_features,
+    embed_clouds,
+    first_points,
+)
 from pixcloud.evaluate.folds import held_out, usable_folds
 from pixcloud.evaluate.metrics import (
     accuracy,
@@ -153,17 +158,22 @@ def probe_clouds(
 
 
 def validation_accuracy(
-    encoder: nn.Module, train: LabelledClouds, settings: ProbeSettings, say: Say | None = None
+    encoder: nn.Module,
+    train: LabelledClouds,
+    settings: ProbeSettings,
+    share: float,
+    say: Say | None = None,
 ) -> float:
     """Accuracy on a part of the training split that is held out, for probes during training.
 
-    The part (`settings.validation_share` of each class) depends on labels and seed alone, so it is
-    the same at each epoch. The SVM is fitted on the rest, with C by cross-validation on the rest.
+    The part depends on labels and seed alone, so it is the same at each epoch. The SVM is fitted on
+    the rest, with C by cross-validation on the rest.
 
     Args:
         encoder: returns PointFeatures; its mode is as before afterwards.
         train: the training split; no other split is looked at.
         settings: of the probe.
+        share: of each class that is held out, between 0 and 1.
         say: takes warnings.
 
     Returns:
@@ -173,7 +183,7 @@ def validation_accuracy(
         DataError: as `check_train`, `embed_clouds` and `LinearSVM`.
     """
     say = say or (lambda line: None)
-    check_train(train, settings)
+    check_train(train, settings, share)
     features = embed_clouds(
         encoder,
         train.points,
@@ -181,7 +191,7 @@ def validation_accuracy(
         batch_size=settings.batch_size,
         normalize=settings.normalize,
     )
-    held = held_out(train.labels, settings.validation_share, settings.seed)
+    held = held_out(train.labels, share, settings.seed)
     svm = LinearSVM(
         features[~held], train.labels[~held], classes=train.classes, threads=settings.threads
     )
@@ -224,27 +234,28 @@ def _features(
     say: Say,
 ) -> np.ndarray:
     what = f"{name}: {len(clouds.points):,} {clouds.split} clouds of {clouds.name}"
-    if isinstance(encoder, ShapeDescriptor):
-        taken = first_points(clouds.points, settings.num_points)
-        started = time.perf_counter()
-        values = encoder(taken)
-        say(f"{what} described in {time.perf_counter() - started:.1f} s")
-        return values
     started = time.perf_counter()
+    points, described = clouds.points, isinstance(encoder, ShapeDescriptor)
     options: dict[str, Any] = {
         "num_points": settings.num_points,
         "batch_size": settings.batch_size,
         "normalize": settings.normalize,
     }
     if settings.cache:
-        cached = cached_features(encoder, clouds.points, say=say, **options)
+        if isinstance(encoder, ShapeDescriptor):
+            cached = cached_descriptors(encoder, points, num_points=settings.num_points, say=say)
+        else:
+            cached = cached_features(encoder, points, say=say, **options)
         if cached.hit:
             say(f"{what}: features read from the cache, {cached.path}")
             return cached.values
         values = cached.values
+    elif isinstance(encoder, ShapeDescriptor):
+        values = encoder(first_points(points, settings.num_points))
     else:
-        values = embed_clouds(encoder, clouds.points, **options)
-    say(f"{what} embedded in {time.perf_counter() - started:.1f} s")
+        values = embed_clouds(encoder, points, **options)
+    verb = "described" if described else "embedded"
+    say(f"{what} {verb} in {time.perf_counter() - started:.1f} s")
     return values
 
 

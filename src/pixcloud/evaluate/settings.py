@@ -22,8 +22,7 @@ class ProbeSettings:
         fixed_c: C of the "published" row; CrossPoint: 0.01 in its notebook, 0.1 in training.
         c_grid: C tried by cross-validation, in units of 1 / total variance of the train features.
         folds: folds of the cross-validation on train; fewer where a class has fewer clouds.
-        validation_share: share of train that the probe during training holds out.
-        seed: seed of the folds, of the held-out part and of the untrained baseline.
+        seed: seed of the folds and of the untrained baseline.
         baselines: also score the same encoder untrained, and a hand-made descriptor.
         cache: keep features on disk, and use those kept.
         threads: SVMs fitted at the same time; null for one per processor.
@@ -43,7 +42,6 @@ class ProbeSettings:
     fixed_c: float = 0.01
     c_grid: tuple[float, ...] = (1e-2, 1e-1, 1e0, 1e1, 1e2, 1e3, 1e4)
     folds: int = 5
-    validation_share: float = 0.2
     seed: int = 0
     baselines: bool = True
     cache: bool = True
@@ -58,8 +56,6 @@ class ProbeSettings:
         _require(_positive(self.fixed_c), "fixed_c", self.fixed_c, "a positive number")
         grid_is_fine = len(self.c_grid) > 0 and all(_positive(c) for c in self.c_grid)
         _require(grid_is_fine, "c_grid", self.c_grid, "one or more positive numbers")
-        share = self.validation_share
-        _require(0 < share < 1, "validation_share", share, "between 0 and 1, exclusive")
         threads = self.threads
         _require(threads is None or threads >= 1, "threads", threads, "at least 1, or none")
 

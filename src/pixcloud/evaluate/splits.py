@@ -13,8 +13,13 @@ from pixcloud.evaluate.settings import ProbeSettings
 from pixcloud.types import LabelledClouds
 
 
-def check_train(train: LabelledClouds, settings: ProbeSettings) -> None:
+def check_train(train: LabelledClouds, settings: ProbeSettings, share: float) -> None:
     """Whether `validation_accuracy` can use this split, before hours of training depend on it.
+
+    Args:
+        train: the training split.
+        settings: of the probe.
+        share: of each class that is held out.
 
     Raises:
         DataError: if a class has a single cloud, there are fewer than two classes, no class has
@@ -24,7 +29,7 @@ def check_train(train: LabelledClouds, settings: ProbeSettings) -> None:
     usable_folds(train.labels, settings.folds, train.classes)
     if len(np.unique(train.labels)) < 2:
         raise DataError(f"{train.name} {train.split}: a probe needs at least two classes")
-    if not held_out(train.labels, settings.validation_share, settings.seed).any():
+    if not held_out(train.labels, share, settings.seed).any():
         raise DataError(f"{train.name} {train.split}: no class has 3 clouds, so none to hold out")
     if train.points.shape[1] < settings.num_points:
         raise DataError(
