@@ -166,10 +166,34 @@ def test_a_changed_source_is_followed(source: Path, tmp_path: Path) -> None:
     write_off(mine / "class1" / "m1.off", box(1, 5, 1))  # changed
     (mine / "class0" / "m0.off").unlink()  # removed
     write_off(mine / "new" / "m0.off", box())  # added
-    make_pairs(mine, out, test_share=0.34, **SMALL)
+    report = make_pairs(mine, out, test_share=0.34, **SMALL)
+    assert report.removed == 1
+    assert "earlier shapes removed, as they are no longer in SOURCE: 1" in str(report)
     fresh = tmp_path / "fresh"
-    make_pairs(mine, fresh, test_share=0.34, **SMALL)
+    report = make_pairs(mine, fresh, test_share=0.34, **SMALL)
+    assert report.removed == 0
+    assert "removed" not in str(report)
     assert tree_hashes(out) == tree_hashes(fresh)
+
+
+def test_another_source_is_refused(source: Path, tmp_path: Path) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    make_pairs(source, out, **SMALL)
+    before = tree_hashes(out)
+    for name in ("m0", "m1"):
+        write_off(other / "table" / f"{name}.off", box())
+    with pytest.raises(DataError) as caught:
+        make_pairs(other, out, **SMALL)
+    for words in (
+        f"{out}: made from another SOURCE before",
+        "of its 6 shapes (class0/m0, class0/m1, class0/m2 and 3 more) none is among the 2 of",
+        "give another OUT, or remove this one first",
+    ):
+        assert words in str(caught.value)
+    assert tree_hashes(out) == before
+    write_off(other / "class1" / "m2.off", box())  # one shape in common
+    report = make_pairs(other, out, **SMALL)
+    assert (report.train + report.test, report.removed) == (3, 5)
 
 
 def test_given_splits_and_pairs_of_all(tmp_path: Path) -> None:

@@ -56,11 +56,11 @@ def make_pairs(
     Where the folders give no split, each class is split at random: round(test_share * n) of its
     n usable meshes are test shapes, and one at least stays in train. A run that was stopped goes
     on where it was when it is started again; after a change in SOURCE, only what changed is made
-    again.
+    again, and what is no longer in SOURCE is removed.
 
     Args:
         source: folder of the meshes.
-        out: folder to make; new, empty, or made before with the same settings.
+        out: folder to make; new, empty, or made before from this source with the same settings.
         views: pictures of each shape.
         size: side of the pictures in pixels.
         points: points of each cloud.
@@ -76,8 +76,9 @@ def make_pairs(
         What was made and what could not be.
 
     Raises:
-        DataError: if there is no usable mesh, OUT holds something else or was made with other
-            settings, it cannot be written, or a setting is out of range.
+        DataError: if there is no usable mesh, OUT holds something else, was made with other
+            settings or shares no shape with SOURCE, it cannot be written, or a setting is out of
+            range.
         FileFormatError: if `strict` and a mesh cannot be read.
 
     Example:
@@ -88,18 +89,38 @@ def make_pairs(
     start = time.monotonic()
     settings = MakeSettings(views, size, points, up, float(test_share), pairs, seed)
     source, out = Path(source).expanduser(), Path(out).expanduser()
-    inside = out.resolve().is_relative_to(source.resolve())
-    if inside or source.resolve().is_relative_to(out.resolve()):
-        raise DataError(f"{out}: OUT and SOURCE ({source}) must not lie within each other")
+    _check_apart(source, out)
     listing = list_meshes(source)
     try:
         with memory.alone_in(out):
             memory.claim_output(out, vars(settings))
+            _check_same_source(source, out, listing.shapes)
             return _make(listing, out, settings, workers, strict, start)
     except OSError as problem:
         # What can go wrong in reading a mesh is told apart already.
         reason = problem.strerror or str(problem)
         raise DataError(f"{problem.filename or out}: cannot be written: {reason}") from problem
+
+
+def _check_apart(source: Path, out: Path) -> None:
+    inside = out.resolve().is_relative_to(source.resolve())
+    if inside or source.resolve().is_relative_to(out.resolve()):
+        raise DataError(f"{out}: OUT and SOURCE ({source}) must not lie within each other")
+
+
+def _check_same_source(source: Path, out: Path, shapes: Sequence[SourceShape]) -> None:
+    """Refuse an OUT of other shapes, all of which would have to go."""
+    recorded = memory.recorded_models(out)
+    if recorded and _names(shapes).isdisjoint(recorded):
+        first = some(["/".join(names) for names in recorded], limit=3)
+        raise DataError(
+            f"{out}: made from another SOURCE before: of its {len(recorded)} shapes ({first}) none "
+            f"is among the {len(shapes)} of {source}; give another OUT, or remove this one first"
+        )
+
+
+def _names(shapes: Sequence[SourceShape]) -> set[tuple[str, str]]:
+    return {(shape.category, shape.model) for shape in shapes}
 
 
 def _make(
@@ -116,7 +137,7 @@ def _make(
     clear_scratch(out)
     memory.tidy(out)
     jobs = [ShapeJob(shape, out, settings) for shape in listing.shapes]
-    _forget_all_but(out, listing.shapes)
+    removed = _forget_all_but(out, listing.shapes)
     first = run_jobs(
         sample_shape,
         jobs,
@@ -158,6 +179,7 @@ def _make(
         pairs=finished,
         pictures=finished * settings.views,
         kept=len(paired) - len(todo),
+        removed=removed,
         skipped=skipped,
         ignored=listing.ignored,
         seconds=time.monotonic() - start,
@@ -211,15 +233,16 @@ def _rank(seed: int, shape: SourceShape) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
-def _forget_all_but(out: Path, shapes: Sequence[SourceShape]) -> None:
-    """Remove records and pairs of meshes that are no longer in the source."""
+def _forget_all_but(out: Path, shapes: Sequence[SourceShape]) -> int:
+    """Remove records and pairs of meshes that are no longer in the source; returns how many."""
     from pixcloud.data.pair_writer import remove_pair
 
-    wanted = {(shape.category, shape.model) for shape in shapes}
-    for names in memory.recorded_models(out):
-        if names not in wanted:
-            remove_pair(out, *names)
-            memory.forget(out, *names)
+    wanted = _names(shapes)
+    gone = [names for names in memory.recorded_models(out) if names not in wanted]
+    for names in gone:
+        remove_pair(out, *names)
+        memory.forget(out, *names)
+    return len(gone)
 
 
 def _remove_pairs_but(out: Path, shapes: Sequence[SourceShape], paired: set[SourceShape]) -> None:

@@ -14,8 +14,9 @@ class MakeReport:
     """What `make_pairs` made.
 
     classes in label order; train and test, numbers of labelled clouds; pairs and pictures; kept,
-    the pairs that an earlier run had finished; skipped, (file, reason) of each unusable mesh;
-    ignored, the number of files that are no meshes; seconds of this run.
+    the pairs that an earlier run had finished; removed, the earlier shapes that are no longer in
+    SOURCE; skipped, (file, reason) of each unusable mesh; ignored, the number of files that are no
+    meshes; seconds of this run.
     """
 
     out: Path
@@ -25,6 +26,7 @@ class MakeReport:
     pairs: int
     pictures: int
     kept: int
+    removed: int
     skipped: list[tuple[str, str]]
     ignored: int
     seconds: float
@@ -36,6 +38,8 @@ class MakeReport:
         ]
         if self.kept:
             lines.append(f"{self.kept} of the pairs were there already")
+        if self.removed:
+            lines.append(f"earlier shapes removed, as they are no longer in SOURCE: {self.removed}")
         if self.ignored:
             lines.append(f"{self.ignored} other files were ignored")
         if self.skipped:
