@@ -95,4 +95,18 @@ def test_no_meshes(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         list_meshes(tmp_path / "none")
     with pytest.raises(DataError, match="no meshes"):
-        list_meshes(touch(tmp_path, "a/x.txt", "m.off"))
+        list_meshes(touch(tmp_path, "a/x.txt", "notes.md"))
+    with pytest.raises(DataError, match=r"\(2 other files are there\)"):
+        list_meshes(tmp_path)
+
+
+def test_meshes_without_class_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "d.off", "c.OBJ", "b.ply", "a.stl", ".e.off", "notes.txt", "f.off/notes.txt")
+    with pytest.raises(DataError) as caught:
+        list_meshes(tmp_path)
+    for words in (
+        f"{tmp_path}: 4 meshes lie directly in it (a.stl, b.ply, c.OBJ and 1 more)",
+        "<class>/{train,test}/",
+        f"move them into one folder per class, such as {tmp_path / 'chair'}",
+    ):
+        assert words in str(caught.value)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixcloud.data.mesh_files import MESH_SUFFIXES
-from pixcloud.errors import DataError
+from pixcloud.errors import DataError, some
 
 GIVEN_SPLITS = ("train", "test")
 # What cannot be part of a file's name on one system or another.
@@ -60,7 +60,8 @@ def list_meshes(source: Path) -> MeshListing:
         m1_off.
 
     Raises:
-        DataError: if there is no such folder, or no mesh where one was looked for.
+        DataError: if there is no such folder, or no mesh where one was looked for; it says so when
+            meshes lie in the source itself, outside of class folders.
     """
     if not source.is_dir():
         raise DataError(f"{source}: no such folder; give one with <class>/*.obj|off|ply|stl|glb")
@@ -77,11 +78,26 @@ def list_meshes(source: Path) -> MeshListing:
             for (path, split), model in zip(found, models, strict=True)
         ]
     if not shapes:
-        raise DataError(
-            f"{source}: no meshes; expected <class>/*{', *'.join(MESH_SUFFIXES)} or "
-            f"<class>/train/ and <class>/test/ below it ({ignored} other files are there)"
-        )
+        raise DataError(f"{source}: {_why_none(source, ignored)}")
     return MeshListing(sorted(shapes, key=lambda shape: (shape.category, shape.model)), ignored)
+
+
+def _why_none(source: Path, ignored: int) -> str:
+    """What stands in a source without meshes in class folders, and what is expected there."""
+    expected = f"<class>/*{', *'.join(MESH_SUFFIXES)} or the same in <class>/{{train,test}}/"
+    flat = sorted(entry.name for entry in os.scandir(source) if _is_mesh(entry))
+    if not flat:
+        return f"no meshes; expected {expected} ({ignored} other files are there)"
+    return (
+        f"{len(flat)} meshes lie directly in it ({some(flat, limit=3)}) and none in a class folder; "
+        f"expected {expected}: move them into one folder per class, such as {source / 'chair'}, "
+        "whose name becomes the label"
+    )
+
+
+def _is_mesh(entry: os.DirEntry[str]) -> bool:
+    named = entry.name.lower().endswith(MESH_SUFFIXES) and not entry.name.startswith(".")
+    return named and entry.is_file()
 
 
 def spelled(stem: str, suffix: str, split: str) -> list[str]:
@@ -100,8 +116,7 @@ def _class_files(folder: Path) -> tuple[list[tuple[Path, str]], int]:
         for entry in sorted(os.scandir(place), key=lambda e: e.name):
             if not entry.is_file():
                 continue
-            mesh = entry.name.lower().endswith(MESH_SUFFIXES) and not entry.name.startswith(".")
-            if mesh:
+            if _is_mesh(entry):
                 found.append((Path(entry.path), split))
             else:
                 ignored += 1
