@@ -105,7 +105,7 @@ def test_meshes_without_class_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         list_meshes(tmp_path)
     for words in (
-        f"{tmp_path}: 4 meshes lie directly in it (a.stl, b.ply, c.OBJ and 1 more)",
+        f"{tmp_path}: meshes lie directly in it (4: a.stl, b.ply, c.OBJ and 1 more)",
         "<class>/{train,test}/",
         f"move them into one folder per class, such as {tmp_path / 'chair'}",
     ):

@@ -89,7 +89,7 @@ def _why_none(source: Path, ignored: int) -> str:
     if not flat:
         return f"no meshes; expected {expected} ({ignored} other files are there)"
     return (
-        f"{len(flat)} meshes lie directly in it ({some(flat, limit=3)}) and none in a class folder; "
+        f"meshes lie directly in it ({len(flat)}: {some(flat, limit=3)}), none in a class folder; "
         f"expected {expected}: move them into one folder per class, such as {source / 'chair'}, "
         "whose name becomes the label"
     )
