@@ -11,7 +11,8 @@ import pytest
 from small_meshes import tree_hashes
 
 from pixcloud.data import labelled_h5
-from pixcloud.data.modelnet import read_modelnet, write_modelnet
+from pixcloud.data.modelnet import CLASSES as MODELNET
+from pixcloud.data.modelnet import FOLDER, read_modelnet, write_modelnet
 from pixcloud.errors import DataError, FileFormatError
 from pixcloud.types import LabelledClouds
 
@@ -68,6 +69,50 @@ def test_the_other_packing(tmp_path: Path) -> None:
     assert np.array_equal(read_modelnet(tmp_path, "train").points, np.concatenate(parts))
     (folder / "shape_names.txt").unlink()
     assert read_modelnet(folder, "train").classes == ["0", "1", "2"]
+
+
+OTHERS = [f"class{number}" for number in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("place", "classes", "listed", "name"),
+    [
+        (f"data/{FOLDER}", MODELNET, True, "modelnet40"),
+        ("data/mn", MODELNET, True, "modelnet40"),
+        ("data/mn", MODELNET[::-1], True, "modelnet40"),
+        (f"data/{FOLDER}", OTHERS, True, "data"),
+        (f"mine/{FOLDER}", OTHERS[:3], True, "mine"),
+        ("data/mine", OTHERS, True, "mine"),
+        ("data/ModelNet40", OTHERS, True, "other-ModelNet40"),
+        ("data/modelnet40_copy", MODELNET[:39], True, "other-modelnet40_copy"),
+        (f"data/{FOLDER}", OTHERS, False, "modelnet40"),
+        ("data/ModelNet40_copy", OTHERS, False, "modelnet40"),
+        (f"data/{FOLDER}", OTHERS[:39], False, "data"),
+        ("data/mine", OTHERS, False, "mine"),
+    ],
+)
+def test_what_the_data_are_called(
+    tmp_path: Path, place: str, classes: list[str], listed: bool, name: str
+) -> None:
+    folder = tmp_path / place
+    given = clouds(len(classes))
+    given.classes, given.labels = classes, np.arange(len(classes))
+    write_modelnet(tmp_path / "written", given)
+    folder.parent.mkdir(parents=True)
+    (tmp_path / "written" / FOLDER).rename(folder)
+    if not listed:
+        (folder / "shape_names.txt").unlink()
+    assert read_modelnet(folder, "train").name == name
+    if folder.name == FOLDER:
+        assert read_modelnet(folder.parent, "train").name == name
+
+
+def test_what_the_data_of_this_folder_are_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_modelnet(tmp_path / "mine", clouds())
+    monkeypatch.chdir(tmp_path / "mine" / FOLDER)
+    assert read_modelnet(Path(), "train").name == "mine"
 
 
 def test_written_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,14 @@ from pixcloud.types import LabelledClouds
 FOLDER = "modelnet40_ply_hdf5_2048"
 OTHER_FOLDER = "modelnet40_hdf5_2048"
 CLASS_LIST = "shape_names.txt"
+NAME = "modelnet40"
+CLASSES = [
+    "airplane", "bathtub", "bed", "bench", "bookshelf", "bottle", "bowl", "car", "chair", "cone",
+    "cup", "curtain", "desk", "door", "dresser", "flower_pot", "glass_box", "guitar", "keyboard",
+    "lamp", "laptop", "mantel", "monitor", "night_stand", "person", "piano", "plant", "radio",
+    "range_hood", "sink", "sofa", "stairs", "stool", "table", "tent", "toilet", "tv_stand", "vase",
+    "wardrobe", "xbox",
+]  # fmt: skip
 Split = Literal["train", "test"]
 
 
@@ -35,7 +43,8 @@ def read_modelnet(root: Path, split: str) -> LabelledClouds:
 
     Returns:
         Clouds (S, N, 3) float32 as stored, and labels (S,) int64. Without `shape_names.txt` the
-        classes are called "0", "1", ...
+        classes are called "0", "1", ... The name is "modelnet40" where the data say so, as in
+        `data_name`.
 
     Raises:
         DataError: if a folder, list or file is missing.
@@ -55,7 +64,8 @@ def read_modelnet(root: Path, split: str) -> LabelledClouds:
         points, labels = labelled_h5.read_datasets(path, [("data",), ("label",)])
         loaded.append((path, labelled_h5.checked_clouds(path, points), labels))
     names = folder / CLASS_LIST
-    if names.is_file():
+    listed = names.is_file()
+    if listed:
         classes = labelled_h5.read_lines(names)
     else:
         highest = max((int(labels.max()) for _, _, labels in loaded if labels.size), default=-1)
@@ -66,8 +76,34 @@ def read_modelnet(root: Path, split: str) -> LabelledClouds:
     points = labelled_h5.same_points([(path, points) for path, points, _ in loaded])
     if not len(points):
         raise DataError(f"{folder}: the {split} split holds no clouds")
-    name = "modelnet40" if len(classes) == 40 else folder.parent.name
+    name = data_name(folder, len(classes), classes if listed else None)
     return LabelledClouds(name=name, split=split, points=points, labels=labels, classes=classes)
+
+
+def data_name(folder: Path, number: int, listed: list[str] | None) -> str:
+    """What tables and results call the data: ModelNet40 only where it is.
+
+    It is where the listed classes are its own. Without a list the folder's name is believed if the
+    labels are 40. Everything else goes by the folder that holds it, under "other-" if that lays
+    claim to the name.
+
+    Args:
+        folder: The folder of the h5 files.
+        number: How many classes there are.
+        listed: Their names from `shape_names.txt`, or None without it.
+
+    >>> data_name(Path("/data/modelnet40_ply_hdf5_2048"), 40, CLASSES)
+    'modelnet40'
+    >>> data_name(Path("/data/mine/modelnet40_ply_hdf5_2048"), 2, ["cup", "mug"])
+    'mine'
+    """
+    folder = folder.absolute()
+    claims = NAME in folder.name.lower()
+    if sorted(listed) == CLASSES if listed is not None else claims and number == len(CLASSES):
+        return NAME
+    # Data made by us and by others lie in a folder of the published name: it tells nothing then.
+    own = folder.parent.name if folder.name in (FOLDER, OTHER_FOLDER) else folder.name
+    return f"other-{own}" if NAME in own.lower() else own or folder.name
 
 
 def _folder(root: Path) -> Path:
