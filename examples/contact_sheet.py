@@ -8,25 +8,22 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 import pixcloud
+from pixcloud.data.contact_sheet import contact_sheet
 from pixcloud.data.files import read_picture
 
 
-def contact_sheet(source: str, columns: int, size: int = 110) -> Image.Image:
+def sheet_of_pairs(source: str, columns: int, size: int = 110) -> Image.Image:
     """The first shape of every class, from another side each, `columns` to a row."""
     first = {pair.name.split("/")[0]: pair for pair in reversed(pixcloud.open_pairs(source))}
-    tiles = []
+    pictures = []
     for number, name in enumerate(sorted(first)):
         pair = first[name]
         picture = Path(pair.folder) / pair.pictures[number % len(pair.pictures)]
-        tiles.append(read_picture(picture, size=size).transpose(1, 2, 0))
-    blank = np.full((size, size, 3), 255, np.uint8)
-    tiles += [blank] * (-len(tiles) % columns)
-    rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
-    return Image.fromarray(np.vstack(rows))
+        pictures.append(read_picture(picture, size=size).transpose(1, 2, 0))
+    return Image.fromarray(contact_sheet(pictures, columns))
 
 
 def main() -> None:
@@ -35,7 +32,7 @@ def main() -> None:
     parser.add_argument("out")
     parser.add_argument("--columns", type=int, default=9)
     arguments = parser.parse_args()
-    contact_sheet(arguments.source, arguments.columns).save(arguments.out)
+    sheet_of_pairs(arguments.source, arguments.columns).save(arguments.out)
 
 
 if __name__ == "__main__":

@@ -122,6 +122,33 @@ def test_settings_that_cannot_be(
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ['{"epoch": 3}'],
+            "unknown option '--trainer.epoch': the nearest known one is 'trainer.",
+        ),
+        (
+            ["{epochs: 3, batchsize: 4}"],
+            "'--trainer.batchsize': the nearest known one is",
+        ),
+        (
+            ['{"epochs": 3}'],
+            "--trainer has options of its own, such as --trainer.epochs; give",
+        ),
+        (["3"], "--trainer has options of its own, such as --trainer."),
+        (["{"], "--trainer has options of its own, such as --trainer."),
+        ([], "--trainer has options of its own, such as --trainer."),
+    ],
+)
+def test_a_group_of_settings_in_one_word(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refused(capsys, "--trainer", *words)
+    assert message in refused(capsys, f"--trainer={''.join(words)}")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what must be missing")
 def test_a_device_that_is_not_there(
     pair_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -26,7 +26,7 @@ def load(name: str) -> ModuleType:
 
 
 def test_contact_sheet(pair_tree: Path) -> None:
-    sheet = load("contact_sheet").contact_sheet(str(pair_tree), columns=3, size=16)
+    sheet = load("contact_sheet").sheet_of_pairs(str(pair_tree), columns=3, size=16)
     assert sheet.size == (48, 16)
 
 

@@ -216,14 +216,15 @@ def _parser(name: str, command: Command, options: Any) -> ArgumentParser:
 
 
 def _positional_lists(function: Any) -> dict[str, str]:
-    """Required list[str] parameters with their help: jsonargparse takes one JSON word for them."""
+    """Required lists of words with their help: jsonargparse takes one JSON word for them."""
     from docstring_parser import parse
 
     described = {p.arg_name: p.description or "" for p in parse(function.__doc__ or "").params}
     return {
         name: described.get(name, "")
         for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.default is parameter.empty and parameter.annotation == "list[str]"
+        if parameter.default is parameter.empty
+        and str(parameter.annotation).startswith("list[str]")
     }
 
 
@@ -231,17 +232,34 @@ def _parse(parser: ArgumentParser, argv: list[str]) -> Any:
     known = [
         key for key in dict(parser.get_defaults(skip_validation=True).items()) if key not in EXTRAS
     ]
-    for word in argv:
-        group = word[2:].split("=")[0]
+    for place, word in enumerate(argv):
+        group, _, value = word[2:].partition("=")
         inside = [key for key in known if key.startswith(f"{group}.")]
         if word.startswith("--") and inside and group not in known:
-            raise ConfigError(f"--{group} has options of its own, such as --{inside[0]}")
+            following = argv[place + 1] if place + 1 < len(argv) else ""
+            raise ConfigError(_of_a_group(group, inside, value or following))
         if word.startswith("--") and not _is_known(key := word[2:].split("=")[0], known):
             raise ConfigError(f"unknown option '--{key}': {nearest(key, known)}")
     try:
         return parser.parse_args(argv)
     except Exception as error:
         raise ConfigError(_plain(str(error), parser.prog)) from error
+
+
+def _of_a_group(group: str, inside: list[str], value: str) -> str:
+    """What to say of `--trainer VALUE`: its first wrong key, or how to write one that is right."""
+    import yaml
+
+    try:
+        given = yaml.safe_load(value)
+    except yaml.YAMLError:
+        given = None
+    keys = [f"{group}.{key}" for key in given] if isinstance(given, dict) else []
+    for key in keys:
+        if not _is_known(key, inside):
+            return f"unknown option '--{key}': {nearest(key, inside)}"
+    example = f"--{keys[0]}" if keys else f"--{inside[0]}"
+    return f"--{group} has options of its own, such as {example}; give each by itself"
 
 
 def _is_known(key: str, known: list[str]) -> bool:

@@ -54,6 +54,17 @@ class Page(HTMLParser):
         return [attributes.get("id") for tag, attributes in self.elements if tag == "section"]
 
 
+@pytest.mark.parametrize("kind", [str, Path])
+def test_one_run_without_a_list(make_run: MakeRun, kind: type) -> None:
+    run = make_run("first")
+    assert report(kind(run)) == f"the report is in {run / 'report.html'}"
+    assert "pre-training run" in Page(run / "report.html").text
+    with pytest.raises(CheckpointError, match="r1: no such run folder"):
+        report("r1")
+    with pytest.raises(ConfigError, match="at least one run folder"):
+        report("")
+
+
 def test_whole_run(make_run: MakeRun) -> None:
     run = make_run("first")
     assert report([str(run)]) == f"the report is in {run / 'report.html'}"

@@ -36,11 +36,11 @@ LINKS = {
 }
 
 
-def report(runs: list[str], out: str = "") -> str:
+def report(runs: list[str] | str | Path, out: str = "") -> str:
     """One page about a run, or about several side by side, in a single file for any browser.
 
     Args:
-        runs: run folders; they may be unfinished, or without results.
+        runs: run folders, or one alone; they may be unfinished, or without results.
         out: the HTML file; by default report.html in the run, or here for several runs.
 
     Returns:
@@ -51,11 +51,13 @@ def report(runs: list[str], out: str = "") -> str:
         PixCloudError: if a file in it is damaged.
 
     Example:
-        >>> report(["runs/demo"])  # doctest: +SKIP
+        >>> report("runs/demo")  # doctest: +SKIP
         'the report is in runs/demo/report.html'
     """
     if not runs:
         raise ConfigError("runs: give at least one run folder, such as pixcloud report runs/demo")
+    if isinstance(runs, str | Path):
+        runs = [str(runs)]
     records = [read_record(run) for run in runs]
     alone = len(records) == 1
     target = Path(out).expanduser() if out else Path("report.html")

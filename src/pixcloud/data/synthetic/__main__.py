@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pixcloud.data.contact_sheet import contact_sheet
 from pixcloud.data.render import render_views
 from pixcloud.data.synthetic.catalog import CATEGORIES, build_object
 
 AZIMUTH, ELEVATION = 32.0, 24.0
 
 
-def contact_sheet(
+def sheet_of_objects(
     count: int = 1, *, columns: int = 9, size: int = 137, seed: int = 0, first: int = 0
 ) -> np.ndarray:
     """Objects of every category in label order, seen from in front, on transparency.
@@ -41,11 +42,7 @@ def contact_sheet(
         for name in CATEGORIES
         for number in range(first, first + count)
     ]
-    rows = -(-len(pictures) // columns)
-    sheet = np.zeros((rows * columns, size, size, 4), np.uint8)
-    sheet[: len(pictures)] = pictures
-    grid = sheet.reshape(rows, columns, size, size, 4).transpose(0, 2, 1, 3, 4)
-    return grid.reshape(rows * size, columns * size, 4)
+    return contact_sheet(pictures, columns)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -59,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first object")
     settings = vars(parser.parse_args(arguments))
     out = settings.pop("out")
-    Image.fromarray(contact_sheet(**settings)).save(out, optimize=True)
+    Image.fromarray(sheet_of_objects(**settings)).save(out, optimize=True)
 
 
 if __name__ == "__main__":
