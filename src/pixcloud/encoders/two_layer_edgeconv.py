@@ -54,17 +54,35 @@ class TwoLayerEdgeConv(nn.Module):
     def _first(self, x: torch.Tensor, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """p and q (B, N, hidden) whose sum p_j + q_i is the normalised first layer of an edge."""
         w_edge, w_centre = self.linear.weight.chunk(2, dim=1)
-        u = F.linear(x, w_edge)
-        v = F.linear(x, w_centre - w_edge)
+        w_centre = w_centre - w_edge
         if self.training:
-            mean_u, mean_v, var = _edge_moments(u, v, index)
-            edges = index.numel()
-            update_running(self.bn, mean_u + mean_v, var * (edges / max(edges - 1, 1)))
-        else:
-            mean_u, var = running_statistics(self.bn)
-            mean_v = torch.zeros_like(mean_u)
+            return self._normalised(x, index, w_edge, w_centre)
+        mean, var = running_statistics(self.bn)
         scale = self.bn.weight * torch.rsqrt(var + self.bn.eps)
-        return (u - mean_u) * scale, (v - mean_v) * scale + self.bn.bias
+        u, v = F.linear(x, w_edge), F.linear(x, w_centre)
+        return u * scale, (v - mean) * scale + self.bn.bias
+
+    def _normalised(
+        self, x: torch.Tensor, index: torch.Tensor, w_edge: torch.Tensor, w_centre: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """p and q by the statistics of all edges, which also move the running ones.
+
+        With x_j and x_i taken from their means, the squares of all edges follow from in-degrees and
+        from sums over neighbours of x, which has fewer channels than u.
+        """
+        edges, k = index.numel(), index.shape[2]
+        degree = in_degree(index, x.dtype)[..., None]
+        near, own = (degree * x).sum((0, 1)) / edges, x.mean((0, 1))
+        # Centred first: the difference of two large sums would lose the variance.
+        from_near = x - near
+        _, total = gather_reduce(from_near, index, torch.ones_like(near))
+        u, v = F.linear(from_near, w_edge), F.linear(x - own, w_centre)
+        squares = degree * u.square() + v * (2 * F.linear(total, w_edge) + k * v)
+        var = (squares.sum((0, 1)) / edges).clamp_min(0)
+        mean = F.linear(near, w_edge) + F.linear(own, w_centre)
+        update_running(self.bn, mean, var * (edges / max(edges - 1, 1)))
+        scale = self.bn.weight * torch.rsqrt(var + self.bn.eps)
+        return u * scale, v * scale + self.bn.bias
 
     def _second(self, p: torch.Tensor, q: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         weight, bn = self.second_linear.weight, self.second_bn
@@ -77,17 +95,3 @@ class TwoLayerEdgeConv(nn.Module):
             mean, var = running_statistics(bn)
             extreme = edge_pair_extreme(p, q, index, weight, sign) - mean
         return F.leaky_relu(extreme * (bn.weight * torch.rsqrt(var + bn.eps)) + bn.bias, 0.2)
-
-
-def _edge_moments(
-    u: torch.Tensor, v: torch.Tensor, index: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mean of u_j, mean of v_i and biased variance of u_j + v_i over all edges, each (C,)."""
-    k, edges = index.shape[2], index.numel()
-    degree = in_degree(index, u.dtype)[..., None]
-    mean_u, mean_v = (degree * u).sum((0, 1)) / edges, v.mean((0, 1))
-    # Centred first: the difference of two large sums would lose the variance.
-    u, v = u - mean_u, v - mean_v
-    _, total = gather_reduce(u, index, torch.ones_like(mean_u))
-    squares = (degree * u.square() + v * (2 * total + k * v)).sum((0, 1))
-    return mean_u, mean_v, (squares / edges).clamp_min(0)
