@@ -34,6 +34,10 @@ class WeightsError(PixCloudError):
     """A weight file does not fit the architecture that it is loaded into."""
 
 
+class NotFiniteError(PixCloudError, ValueError):
+    """Points or features hold NaN or infinite values."""
+
+
 class TrainingError(PixCloudError):
     """Training cannot go on, for example because the loss is no longer finite."""
 

@@ -12,13 +12,26 @@ import torch.nn.functional as F
 from torch import nn
 
 
-def plain_knn(x: torch.Tensor, k: int) -> torch.Tensor:
-    """Every squared distance on its own, sorted: (B, N, C) -> (B, N, k)."""
+def plain_knn(x: torch.Tensor, k: int, queries: torch.Tensor | None = None) -> torch.Tensor:
+    """Every squared distance on its own, sorted, ties by index: (B, N, C) -> (B, M, k)."""
     rows = []
-    for cloud in x:
-        distances = torch.stack([((cloud - point) ** 2).sum(-1) for point in cloud])
+    for cloud, asked in zip(x, x if queries is None else queries, strict=True):
+        distances = torch.stack([((cloud - point) ** 2).sum(-1) for point in asked])
         rows.append(distances.argsort(dim=1, stable=True)[:, :k])
     return torch.stack(rows)
+
+
+def plain_fps(x: torch.Tensor, m: int, start: int = 0) -> torch.Tensor:
+    """All distances to all chosen points anew for every point: (B, N, C) -> (B, m)."""
+    chosen = torch.full((len(x), 1), start)
+    for _ in range(1, m):
+        farthest = []
+        for cloud, indices in zip(x, chosen, strict=True):
+            nearest = torch.stack([((cloud - cloud[i]) ** 2).sum(-1) for i in indices]).amin(0)
+            # Python's max takes the first of equal ones.
+            farthest.append(max(range(len(cloud)), key=nearest.tolist().__getitem__))
+        chosen = torch.cat([chosen, torch.tensor(farthest)[:, None]], dim=1)
+    return chosen
 
 
 def plain_gather_reduce(

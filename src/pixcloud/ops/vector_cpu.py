@@ -1,0 +1,246 @@
+"""Stage 4, vectors and masks of bits for the processor kernels that search: neighbours, samples.
+
+A search reads many numbers and keeps few. With plain loops over arrays each number costs a branch;
+here 32 of them become one word of bits, and tiles of distances stay in registers while they are
+summed. Written in LLVM's own vectors, which become those of the processor at hand; the rest stays
+plain numba. Nothing is checked: the callers keep every access inside the arrays.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic as numba_intrinsic
+
+# What it makes is called from compiled code alone, without the first parameter.
+intrinsic: Any = numba_intrinsic
+
+MASK = 32  # numbers of one word of bits
+TILE_ROWS = 6
+TILE_BYTES = 64  # of one row of a tile: 16 columns in fp32, 8 in fp64
+LANES = 64  # maxima that `lane_maxima` gives
+
+INDEX = ir.IntType(32)
+PLACE = ir.IntType(64)
+
+
+def _width(dtype: Any) -> int:
+    """Bytes of one number."""
+    return int(dtype.bitwidth) // 8
+
+
+def _pointer(context: Any, builder: Any, kind: Any, array: Any, place: Any) -> Any:
+    data = context.make_array(kind)(context, builder, value=array).data
+    return builder.gep(data, [place])
+
+
+def _load(builder: Any, pointer: Any, lanes: int, align: int) -> Any:
+    vector = ir.VectorType(pointer.type.pointee, lanes)
+    return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=align)
+
+
+def _step(builder: Any, pointer: Any, count: int) -> Any:
+    return builder.gep(pointer, [ir.Constant(PLACE, count)])
+
+
+def _repeat(builder: Any, value: Any, lanes: int) -> Any:
+    """A vector of one value."""
+    nothing = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
+    first = builder.insert_element(nothing, value, ir.Constant(INDEX, 0))
+    zeros = ir.Constant(ir.VectorType(INDEX, lanes), [0] * lanes)
+    return builder.shuffle_vector(first, nothing, zeros)
+
+
+def _choose(builder: Any, relation: str, a: Any, b: Any) -> Any:
+    """a where it stands in the relation to b, else b: maxima with ">", minima with "<"."""
+    return builder.select(builder.fcmp_ordered(relation, a, b), a, b)
+
+
+@intrinsic
+def score_tile(
+    _: Any,
+    rows: Any,
+    columns: Any,
+    start: Any,
+    start_at: Any,
+    channels: Any,
+    direct: Any,
+    out: Any,
+    out_at: Any,
+    out_row: Any,
+) -> Any:
+    """out[r, j] = start[j] - |x_r - y_j|^2, or start[j] + x_r . y_j, for rows r and columns j.
+
+    The sum runs over the channels in order, from start[j] on, in the same way at every place of
+    every tile: equal points have equal scores.
+
+    Args:
+        rows: (channels, TILE_ROWS) array of x.
+        columns: (channels, tile columns) array of y.
+        start, start_at: what the sums begin with, from this place on.
+        channels: length of the sums, at least 1.
+        direct: True for distances, False for products.
+        out, out_at, out_row: the result lies at out_at + r out_row + j of a contiguous array.
+    """
+    place = types.intp
+    arrays = (rows, columns, start, place, place, types.boolean, out, place, place)
+    return types.void(*arrays), _generate_tile
+
+
+def _generate_tile(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    kinds, zero = signature.args, ir.Constant(PLACE, 0)
+    size = _width(kinds[0].dtype)
+    lanes = TILE_BYTES // size // 2
+    left = _pointer(context, builder, kinds[0], args[0], zero)
+    right = _pointer(context, builder, kinds[1], args[1], zero)
+    begin = _pointer(context, builder, kinds[2], args[2], args[3])
+    out = _pointer(context, builder, kinds[6], args[6], args[7])
+    vector = ir.VectorType(left.type.pointee, lanes)
+    tile = [(r, v) for r in range(TILE_ROWS) for v in range(2)]
+    # LLVM keeps these in registers.
+    sums = {place: cgutils.alloca_once(builder, vector) for place in tile}
+    for (_, v), slot in sums.items():
+        builder.store(_load(builder, _step(builder, begin, v * lanes), lanes, size), slot)
+
+    def add_channels(term: Any) -> None:
+        with cgutils.for_range(builder, args[4], intp=PLACE) as loop:
+            row = builder.gep(left, [builder.mul(loop.index, ir.Constant(PLACE, TILE_ROWS))])
+            column = builder.gep(right, [builder.mul(loop.index, ir.Constant(PLACE, 2 * lanes))])
+            y = [_load(builder, _step(builder, column, v * lanes), lanes, size) for v in range(2)]
+            for r in range(TILE_ROWS):
+                x = _repeat(builder, builder.load(_step(builder, row, r)), lanes)
+                for v in range(2):
+                    slot = sums[r, v]
+                    builder.store(term(builder.load(slot), x, y[v]), slot)
+
+    def distance(total: Any, x: Any, y: Any) -> Any:
+        apart = builder.fsub(x, y)
+        # "contract" lets both become one instruction where the processor has it.
+        square = builder.fmul(apart, apart, flags=["contract"])
+        return builder.fsub(total, square, flags=["contract"])
+
+    def product(total: Any, x: Any, y: Any) -> Any:
+        return builder.fadd(total, builder.fmul(x, y, flags=["contract"]), flags=["contract"])
+
+    with builder.if_else(args[5]) as (then, otherwise):
+        with then:
+            add_channels(distance)
+        with otherwise:
+            add_channels(product)
+    for (r, v), slot in sums.items():
+        target = builder.gep(out, [builder.mul(args[8], ir.Constant(PLACE, r))])
+        target = builder.bitcast(_step(builder, target, v * lanes), vector.as_pointer())
+        builder.store(builder.load(slot), target, align=size)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def lane_maxima(_: Any, numbers: Any, at: Any, step: Any, count: Any, out: Any, out_at: Any) -> Any:
+    """out[out_at + l] = max over c < count of numbers[at + c step + l], for the LANES lanes l."""
+    place = types.intp
+    return types.void(numbers, place, place, place, out, place), _generate_maxima
+
+
+def _generate_maxima(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    kinds = signature.args
+    size = _width(kinds[0].dtype)
+    lanes = TILE_BYTES // size // 2
+    source = _pointer(context, builder, kinds[0], args[0], args[1])
+    out = _pointer(context, builder, kinds[4], args[4], args[5])
+    vector = ir.VectorType(source.type.pointee, lanes)
+    slots = [cgutils.alloca_once(builder, vector) for _ in range(LANES // lanes)]
+    for slot in slots:
+        builder.store(ir.Constant(vector, [float("-inf")] * lanes), slot)
+    with cgutils.for_range(builder, args[3], intp=PLACE) as loop:
+        base = builder.gep(source, [builder.mul(loop.index, args[2])])
+        for n, slot in enumerate(slots):
+            new = _load(builder, _step(builder, base, n * lanes), lanes, size)
+            builder.store(_choose(builder, ">", new, builder.load(slot)), slot)
+    for n, slot in enumerate(slots):
+        target = builder.bitcast(_step(builder, out, n * lanes), vector.as_pointer())
+        builder.store(builder.load(slot), target, align=size)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def lane_extremes(_: Any, numbers: Any, at: Any) -> Any:
+    """The greatest of LANES numbers, and the least of those that are not -inf (or inf)."""
+    return types.UniTuple(numbers.dtype, 2)(numbers, types.intp), _generate_extremes
+
+
+def _generate_extremes(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    kind, half = signature.args[0], LANES // 2
+    pointer = _pointer(context, builder, kind, args[0], args[1])
+    size = _width(kind.dtype)
+    parts = [_load(builder, _step(builder, pointer, n * half), half, size) for n in range(2)]
+
+    def reduced(relation: str, a: Any, b: Any) -> Any:
+        value, lanes = _choose(builder, relation, a, b), half
+        while lanes > 1:
+            lanes //= 2
+            halves = [
+                builder.shuffle_vector(
+                    value,
+                    value,
+                    ir.Constant(ir.VectorType(INDEX, lanes), list(range(first, first + lanes))),
+                )
+                for first in (0, lanes)
+            ]
+            value = _choose(builder, relation, *halves)
+        return builder.extract_element(value, ir.Constant(INDEX, 0))
+
+    def all_of(value: str) -> Any:
+        return ir.Constant(parts[0].type, [float(value)] * half)
+
+    known = [
+        builder.select(builder.fcmp_ordered(">", part, all_of("-inf")), part, all_of("inf"))
+        for part in parts
+    ]
+    ends = [reduced(">", *parts), reduced("<", *known)]
+    return context.make_tuple(builder, signature.return_type, ends)
+
+
+def _generate_mask(relation: str) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = signature.args[0]
+        pointer = _pointer(context, builder, kind, args[0], args[1])
+        numbers = _load(builder, pointer, MASK, _width(kind.dtype))
+        bound = _repeat(builder, args[2], MASK)
+        return builder.bitcast(builder.fcmp_ordered(relation, numbers, bound), INDEX)
+
+    return generate
+
+
+@intrinsic
+def above(_: Any, numbers: Any, at: Any, bound: Any) -> Any:
+    """Bit n is numbers[at + n] > bound, for MASK bits."""
+    return types.uint32(numbers, types.intp, numbers.dtype), _generate_mask(">")
+
+
+@intrinsic
+def at_least(_: Any, numbers: Any, at: Any, bound: Any) -> Any:
+    """Bit n is numbers[at + n] >= bound, for MASK bits."""
+    return types.uint32(numbers, types.intp, numbers.dtype), _generate_mask(">=")
+
+
+@intrinsic
+def lowest_bit(_: Any, bits: Any) -> Any:
+    """Place of the lowest bit that is set; MASK if none is."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.zext(builder.cttz(args[0], ir.Constant(ir.IntType(1), 0)), PLACE)
+
+    return types.int64(types.uint32), generate
+
+
+@intrinsic
+def count_bits(_: Any, bits: Any) -> Any:
+    """How many bits are set."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.zext(builder.ctpop(args[0]), PLACE)
+
+    return types.int64(types.uint32), generate
