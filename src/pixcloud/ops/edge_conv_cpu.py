@@ -1,0 +1,270 @@
+"""Stage 4, `pixcloud.ops.edge_conv` on processors: x (B, N, C_in) -> y (B, N, C), and back.
+
+Products are torch's, everything else is a few passes of `edge_kernels_cpu`. Each cloud's mean c_b
+is taken off x first, and added again in double precision, so that u and v of a cloud far from the
+origin keep their digits: with W = [W1 W2], u = W1 (x - c_b), v = (W2 - W1) (x - c_b), an edge is
+u_j + v_i + W2 c_b. Rows of W with a negative BN scale change sign, so that all extremes are maxima.
+
+Shape legend: B clouds, N points, M = B N rows, k neighbours, C channels out (padded to whole
+vectors), E = B N k edges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from pixcloud.ops import edge_kernels_cpu as kernels
+from pixcloud.ops.adjacency_cpu import reversed_neighbours, sorted_neighbours
+from pixcloud.ops.buffers_cpu import empty, flat, flat_rows, lanes, padded
+from pixcloud.ops.threads_cpu import use_torch_threads
+
+# Rows of one product in evaluation: what it gives stays in the cache for the pass that follows.
+EVALUATED_ROWS = 2048
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the backward pass needs beside x and the parameters.
+
+    Attributes:
+        centred: (M, C_in), x - c_b.
+        centres: (B, C_in), c_b.
+        uv: (M, 2 C).
+        near: (M, k), ascending rows.
+        rank: (M C,), which of them gave the extreme.
+        mean, var: (C,) of the edges in double precision, in the sign of the rows of W.
+    """
+
+    centred: torch.Tensor
+    centres: torch.Tensor
+    uv: torch.Tensor
+    near: np.ndarray
+    rank: np.ndarray
+    mean: torch.Tensor
+    var: torch.Tensor
+
+
+def _signs(scale: torch.Tensor) -> torch.Tensor:
+    """+1, or -1 where BN's scale is negative, as a column."""
+    return torch.where(scale < 0, -1.0, 1.0).to(scale.dtype)[:, None]
+
+
+def _halves(weight: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """[W1 ; W2 - W1], rows times a factor (C_out, 1): (2 C, C_in), padded with rows of zeros."""
+    w_edge, w_centre = weight.chunk(2, dim=1)
+    short = padded(weight.shape[0], weight.dtype) - weight.shape[0]
+    parts = [F.pad(w * factor, (0, 0, 0, short)) for w in (w_edge, w_centre - w_edge)]
+    return torch.cat(parts)
+
+
+def _centre(x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """Means of the clouds (B, C_in); x without them goes to `out` (M, C_in)."""
+    centres = x.mean(dim=1)
+    torch.sub(x, centres[:, None], out=out.view(x.shape))
+    return centres
+
+
+def _far(centres: torch.Tensor, weight: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
+    """W2 c_b (B, C) in double precision and in the sign of the rows."""
+    w_centre = (weight.chunk(2, dim=1)[1] * sign).double()
+    far = centres.double() @ w_centre.T
+    return _pad(far, weight)
+
+
+def _pad(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Zeros behind the channels, up to whole vectors."""
+    return F.pad(x, (0, padded(weight.shape[0], weight.dtype) - weight.shape[0]))
+
+
+def forward(
+    x: torch.Tensor,
+    index: torch.Tensor,
+    weight: torch.Tensor,
+    scale: torch.Tensor,
+    bias: torch.Tensor,
+    running: tuple[torch.Tensor, torch.Tensor] | None,
+    eps: float,
+    out: torch.Tensor | None,
+) -> tuple[torch.Tensor, Batch]:
+    """y and what the backward pass needs; with batch statistics unless `running` ones are given."""
+    batch, num_points, k = index.shape
+    rows, width = batch * num_points, padded(weight.shape[0], x.dtype)
+    use_torch_threads()
+    near = sorted_neighbours(index)
+    sign = _signs(scale)
+    centred = empty(rows, x.shape[2], like=x)
+    centres = _centre(x, centred)
+    uv = empty(rows, 2 * width, like=x)
+    torch.mm(centred, _halves(weight, sign).T, out=uv)
+    y = _output(batch, num_points, weight, out, like=x)
+    y_flat, y_step = flat_rows(y)
+    rank = np.empty(rows * width, _rank_type(k))
+    blocks = -(-num_points // kernels.ROWS)
+    parts = empty(batch * blocks, 3, width, like=x)
+    kernels.extremes(
+        *(flat(uv), near.reshape(-1), k, num_points, width),
+        *(y_flat, y_step, rank, flat(parts), lanes(x.dtype)),
+    )
+    far = _far(centres, weight, sign)
+    if running is None:
+        mean, var = _combine(parts.view(batch, blocks, 3, width), far, num_points, k)
+    else:
+        mean, var = _pad(running[0].double() * sign[:, 0], weight), _pad(running[1], weight)
+    slope = _pad(scale.abs(), weight).double() * torch.rsqrt(var.double() + eps)
+    shift = (far - mean) * slope + _pad(bias, weight)
+    kernels.activate(
+        *(y_flat, y_step, rows, num_points),
+        *(flat(slope.to(x.dtype)), flat(shift.to(x.dtype)), lanes(x.dtype)),
+    )
+    saved = Batch(centred, centres, uv, near, rank, mean, var.double())
+    return _cut(y, weight, out), saved
+
+
+def _rank_type(k: int) -> type[np.unsignedinteger]:
+    return np.uint8 if k <= 1 << 8 else np.uint16 if k <= 1 << 16 else np.uint32
+
+
+def _output(
+    batch: int, num_points: int, weight: torch.Tensor, out: torch.Tensor | None, like: torch.Tensor
+) -> torch.Tensor:
+    """Where kernels write y: `out` itself where its channels are whole vectors."""
+    width = padded(weight.shape[0], weight.dtype)
+    if out is not None and width == weight.shape[0] and out.dtype == like.dtype:
+        return out
+    return empty(batch, num_points, width, like=like)
+
+
+def _cut(y: torch.Tensor, weight: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
+    """y without the padding, in `out` if that is given."""
+    if out is None:
+        whole = y.shape[2] == weight.shape[0]
+        return y if whole else y[..., : weight.shape[0]].contiguous()
+    if out is not y:
+        out.copy_(y[..., : weight.shape[0]])
+    return out
+
+
+def _combine(
+    parts: torch.Tensor, far: torch.Tensor, num_points: int, k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and biased variance (C,) of all edges from the sums (B, blocks, 3, C) of the blocks."""
+    batch, blocks = parts.shape[:2]
+    count = torch.full((blocks, 1), kernels.ROWS * k, dtype=torch.float64)
+    count[-1] = (num_points - (blocks - 1) * kernels.ROWS) * k
+    origin, total, squares = parts.double().unbind(2)
+    edges = batch * num_points * k
+    means = origin + total / count + far[:, None]
+    mean = (means * count).sum((0, 1)) / edges
+    within = squares - total.square() / count
+    var = (within + count * (means - mean).square()).sum((0, 1)) / edges
+    return mean, var.clamp_min(0)
+
+
+def backward(
+    grad: torch.Tensor,
+    y: torch.Tensor,
+    weight: torch.Tensor,
+    scale: torch.Tensor,
+    eps: float,
+    statistics: bool,
+    saved: Batch,
+    needs_x: bool,
+) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of x, W, BN's scale and its bias."""
+    use_torch_threads()
+    batch, num_points, channels = y.shape
+    rows, k = saved.near.shape
+    sign, width, vector = _signs(scale), saved.uv.shape[1] // 2, lanes(y.dtype)
+    blocks = batch * -(-num_points // kernels.ROWS)
+    start, who, which = reversed_neighbours(saved.near, num_points)
+    mean = flat((saved.mean - _far(saved.centres, weight, sign)).to(y.dtype))
+    uv, duv = saved.uv, empty(rows, 2 * width, like=y)
+    of_v, of_u = empty(blocks, 2, width, like=y), empty(blocks, width, like=y)
+    kernels.through_activation(
+        *(*flat_rows(grad.to(y.dtype)), *flat_rows(y), flat(uv), num_points, width),
+        *(mean, flat(duv), flat(of_v), vector),
+    )
+    kernels.collect(
+        *(saved.rank, start, who, which, flat(uv), num_points, width),
+        *(flat(duv), flat(of_u), vector),
+    )
+    inverse = torch.rsqrt(saved.var + eps)
+    sums = of_v.double().sum(0)
+    grad_bias, grad_scale = sums[0], inverse * (sums[1] + of_u.double().sum(0))
+    # sum of gradients times u - and v less the mean: together, xhat where the extremes are
+    factor = _pad(scale.abs(), weight).double() * inverse
+    each = factor / (rows * k)
+    factors = torch.stack([factor, each * grad_bias, each * inverse * grad_scale]).to(y.dtype)
+    kernels.finish(
+        *(saved.near.reshape(-1), start, who, flat(uv), num_points, width),
+        *(mean, flat(factors), statistics, flat(duv), flat(of_u), vector),
+    )
+    grad_x = None
+    if needs_x:
+        grad_x = empty(rows, saved.centred.shape[1], like=y)
+        torch.mm(duv, _halves(weight, sign), out=grad_x)
+        grad_x = grad_x.view(batch, num_points, -1)
+    of_clouds = of_u.double().view(batch, -1, width).sum(1)[:, :channels]
+    grad_weight = _grad_weight(duv, saved, of_clouds, statistics, channels) * sign
+    return grad_x, grad_weight, grad_scale[:channels].to(y.dtype) * sign[:, 0], _first(grad_bias, y)
+
+
+def _first(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return x[: y.shape[2]].to(y.dtype)
+
+
+def _grad_weight(
+    duv: torch.Tensor,
+    saved: Batch,
+    of_clouds: torch.Tensor,
+    statistics: bool,
+    channels: int,
+) -> torch.Tensor:
+    """Gradient of W (C_out, 2 C_in), from sums of dv over each cloud (B, C_out)."""
+    centred = saved.centred
+    # With few columns the product is fast in one of the two orders only.
+    narrow = centred.shape[1] < 16
+    product = (centred.T @ duv).T if narrow else duv.T @ centred
+    width = product.shape[0] // 2
+    of_u, of_v = product[:channels], product[width : width + channels]
+    centres = saved.centres.double()
+    if statistics:
+        # Over all clouds dv adds up to zero, so the origin may move; a far one would lose digits.
+        centres = centres - centres.mean(0)
+    return torch.cat([of_u - of_v, of_v + (of_clouds.T @ centres).to(of_v.dtype)], dim=1)
+
+
+def evaluate(
+    x: torch.Tensor,
+    index: torch.Tensor,
+    weight: torch.Tensor,
+    scale: torch.Tensor,
+    shift: torch.Tensor,
+    out: torch.Tensor | None,
+) -> torch.Tensor:
+    """y with BN given as a scale and a shift (C_out,) in double precision; nothing is kept."""
+    use_torch_threads()
+    batch, num_points, k = index.shape
+    near = sorted_neighbours(index)
+    y = _output(batch, num_points, weight, out, like=x)
+    halves = _halves(weight, scale[:, None].to(weight.dtype))
+    step = max(1, EVALUATED_ROWS // num_points)
+    centred = empty(step * num_points, x.shape[2], like=x)
+    uv = empty(step * num_points, halves.shape[0], like=x)
+    for first in range(0, batch, step):
+        clouds = x[first : first + step]
+        rows = clouds.shape[0] * num_points
+        centres = _centre(clouds, centred[:rows])
+        torch.mm(centred[:rows], halves.T, out=uv[:rows])
+        far = _far(centres, weight, scale[:, None]) + _pad(shift, weight)
+        places = near[first * num_points :][:rows] - first * num_points
+        y_flat, y_step = flat_rows(y[first : first + step])
+        kernels.evaluate(
+            *(flat(uv[:rows]), places.reshape(-1), k, num_points),
+            *(flat(far.to(x.dtype)), y_flat, y_step, lanes(x.dtype)),
+        )
+    return _cut(y, weight, out)

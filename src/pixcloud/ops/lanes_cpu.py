@@ -1,0 +1,224 @@
+"""Stage 4, vectors in the processor kernels: some 64 bytes of numbers that stay in registers.
+
+Loops that keep several sums per channel are not vectorised by the compiler when these lie in
+arrays, or keep loading and storing them. Here a vector is a value of its own, so that kernels can
+say what is in registers: `load` 16 numbers of fp32 (8 of fp64), work on them with + - *,
+comparisons and `where`, and `store` them. They are LLVM's own vectors, which become those of the
+processor.
+
+Arrays are flat (one axis, contiguous); nothing is checked.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic as numba_intrinsic
+from numba.extending import lower_builtin, models, register_model
+
+# What it makes is called from compiled code alone, without the first parameter.
+intrinsic: Any = numba_intrinsic
+
+BYTES = 64
+# Options of all kernels. Infinite and missing values keep their meaning.
+FLAGS: dict[str, Any] = {
+    "cache": True,
+    "error_model": "numpy",
+    "fastmath": {"contract", "reassoc", "nsz"},
+}
+
+
+class Lanes(types.Type):
+    """Type of a vector of `count` numbers of a numba type, or of truth values."""
+
+    def __init__(self, dtype: Any, count: int) -> None:
+        self.dtype, self.count = dtype, count
+        super().__init__(name=f"Lanes({dtype}, {count})")
+
+
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, lanes: Lanes) -> None:
+        super().__init__(manager, lanes, ir.VectorType(_element(lanes.dtype), lanes.count))
+
+
+def _element(dtype: Any) -> Any:
+    if dtype == types.boolean:
+        return ir.IntType(1)
+    if dtype in types.integer_domain:
+        return ir.IntType(dtype.bitwidth)
+    return ir.FloatType() if dtype == types.float32 else ir.DoubleType()
+
+
+def _count(dtype: Any) -> int:
+    return BYTES * 8 // dtype.bitwidth
+
+
+def _integers(floats: Lanes) -> Lanes:
+    """Whole numbers as wide as the floats, so that comparisons of either choose among the other."""
+    return Lanes(types.int32 if floats.dtype == types.float32 else types.int64, floats.count)
+
+
+def _address(context: Any, builder: Any, array_type: Any, array: Any, place: Any) -> Any:
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.gep(data, [place])
+
+
+def _load(builder: Any, address: Any, element: Any, count: int, align: int) -> Any:
+    vector = builder.bitcast(address, ir.VectorType(element, count).as_pointer())
+    return builder.load(vector, align=align)
+
+
+def _repeat(builder: Any, value: Any, count: int) -> Any:
+    vector = ir.VectorType(value.type, count)
+    first = builder.insert_element(
+        ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0)
+    )
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), count), [0] * count)
+    return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
+
+
+@intrinsic
+def load(_: Any, array: Any, place: Any) -> Any:
+    """array[place : place + 16] of fp32, or 8 of fp64."""
+    lanes = Lanes(array.dtype, _count(array.dtype))
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = _address(context, builder, sig.args[0], args[0], args[1])
+        return _load(builder, address, _element(array.dtype), lanes.count, _size(array.dtype))
+
+    return lanes(array, types.intp), generate
+
+
+def _size(dtype: Any) -> int:
+    return int(dtype.bitwidth) // 8
+
+
+@intrinsic
+def load_whole(_: Any, array: Any, place: Any, like: Any) -> Any:
+    """Unsigned whole numbers array[place : ...], as many and as wide as the floats `like`."""
+    lanes = _integers(like)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = _address(context, builder, sig.args[0], args[0], args[1])
+        size = _size(array.dtype)
+        narrow = _load(builder, address, _element(array.dtype), lanes.count, size)
+        return builder.zext(narrow, context.get_value_type(lanes))
+
+    return lanes(array, types.intp, like), generate
+
+
+@intrinsic
+def store(_: Any, array: Any, place: Any, value: Any) -> Any:
+    """array[place : ...] = value; whole numbers are cut to those of the array."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = _address(context, builder, sig.args[0], args[0], args[1])
+        vector = ir.VectorType(_element(array.dtype), value.count)
+        cut = args[2] if args[2].type == vector else builder.trunc(args[2], vector)
+        pointer = builder.bitcast(address, vector.as_pointer())
+        builder.store(cut, pointer, align=_size(array.dtype))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), generate
+
+
+@intrinsic
+def repeat(_: Any, number: Any, like: Any) -> Any:
+    """A vector of one number, as the floats `like`."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        cast = context.cast(builder, args[0], sig.args[0], like.dtype)
+        return _repeat(builder, cast, like.count)
+
+    return like(number, like), generate
+
+
+@intrinsic
+def repeat_whole(_: Any, number: Any, like: Any) -> Any:
+    """A vector of one whole number, as many and as wide as the floats `like`."""
+    lanes = _integers(like)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        cast = context.cast(builder, args[0], sig.args[0], lanes.dtype)
+        return _repeat(builder, cast, lanes.count)
+
+    return lanes(number, like), generate
+
+
+@intrinsic
+def larger(_: Any, a: Any, b: Any) -> Any:
+    """a > b."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.fcmp_ordered(">", args[0], args[1])
+
+    return Lanes(types.boolean, a.count)(a, b), generate
+
+
+@intrinsic
+def missing(_: Any, a: Any) -> Any:
+    """a is no number."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.fcmp_unordered("uno", args[0], args[0])
+
+    return Lanes(types.boolean, a.count)(a), generate
+
+
+@intrinsic
+def positive(_: Any, a: Any) -> Any:
+    """a > 0."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.fcmp_ordered(">", args[0], ir.Constant(args[0].type, None))
+
+    return Lanes(types.boolean, a.count)(a), generate
+
+
+@intrinsic
+def same(_: Any, a: Any, b: Any) -> Any:
+    """a == b, of whole numbers."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.icmp_signed("==", args[0], args[1])
+
+    return Lanes(types.boolean, a.count)(a, b), generate
+
+
+@intrinsic
+def where(_: Any, mask: Any, a: Any, b: Any) -> Any:
+    """a where the mask is true, b elsewhere."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.select(*args)
+
+    return a(mask, a, b), generate
+
+
+class _Arithmetic(AbstractTemplate):
+    def generic(self, args: Any, kws: Any) -> Any:
+        if len(args) == 2 and all(isinstance(a, Lanes) for a in args) and args[0] == args[1]:
+            return signature(args[0], *args)
+        return None
+
+
+def _arithmetic(python: Any, name: str) -> None:
+    @infer_global(python)
+    class _Typed(_Arithmetic):
+        pass
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        # "contract" lets product and sum become one instruction where the processor has it.
+        return getattr(builder, name)(*args, flags=["contract"])
+
+    lower_builtin(python, Lanes, Lanes)(generate)
+
+
+_arithmetic(operator.add, "fadd")
+_arithmetic(operator.sub, "fsub")
+_arithmetic(operator.mul, "fmul")
