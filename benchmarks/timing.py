@@ -11,14 +11,16 @@ from typing import Any
 import torch
 
 
-def in_turns(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each way, one call of each per round after one round that does not count."""
+def in_turns(
+    ways: dict[str, Callable[[], Any]], rounds: int, *, warm: bool = True
+) -> dict[str, list[float]]:
+    """Seconds of each way, one call of each per round; if `warm`, after one that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds + 1):
+    for number in range(rounds + warm):
         for name, way in ways.items():
             start = time.perf_counter()
             way()
-            if number:
+            if number >= warm:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
 

@@ -1,0 +1,80 @@
+"""Peak memory and time of one way in a fresh process, by `python -m benchmarks.memory`.
+
+    python -m benchmarks.memory NAME CASE WAY [small]
+
+A tiny version runs first, so that libraries and compiled kernels are there; then the inputs are
+made, the peak is reset, and what the measured call adds to the memory in use is printed in MiB, and
+its seconds.
+"""
+
+from __future__ import annotations
+
+import importlib
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def in_fresh_process(
+    benchmark: str, case: int, way: str, *, small: bool = False
+) -> tuple[float, float]:
+    """MiB above the inputs and seconds of one call, measured in a process of its own.
+
+    Raises:
+        RuntimeError: if that process fails; its last words are told.
+    """
+    command = [sys.executable, "-m", "benchmarks.memory", benchmark, str(case), way]
+    done = subprocess.run(
+        [*command, *(["small"] if small else [])],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).resolve().parent.parent,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command[1:])}: {done.stderr.strip().splitlines()[-1:]}")
+    mib, seconds = done.stdout.split()[-2:]
+    return float(mib), float(seconds)
+
+
+def module_of(benchmark: str) -> str:
+    """Module of a benchmark.
+
+    >>> module_of("dgcnn-train")
+    'benchmarks.dgcnn_train'
+    """
+    return f"benchmarks.{benchmark.replace('-', '_')}"
+
+
+def _read(field: str) -> float:
+    """A field of this process's status in MiB."""
+    for line in STATUS.read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) / 1024
+    raise OSError(f"{STATUS}: no {field}")
+
+
+def _measure(benchmark: str, case: int, way: str, small: bool) -> tuple[float, float]:
+    cases = importlib.import_module(module_of(benchmark)).cases(small)
+    cases[case].ways[way](True)()
+    call = cases[case].ways[way](False)
+    linux = CLEAR.exists()
+    if linux:
+        before = _read("VmRSS")
+        CLEAR.write_text("5")  # the peak starts anew
+    else:  # the peak since the start of the process, which may hide a small one
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    start = time.perf_counter()
+    call()
+    seconds = time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return (_read("VmHWM") if linux else after) - before, seconds
+
+
+if __name__ == "__main__":
+    name, number, which, *rest = sys.argv[1:]
+    print("{:.1f} {:.4f}".format(*_measure(name, int(number), which, bool(rest))))
