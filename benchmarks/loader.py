@@ -26,17 +26,24 @@ from pixcloud.optimizer import build_optimizer
 from pixcloud.trainer import build_objective
 from pixcloud.types import PairBatch
 
+# Batches that are read before the first counted one: what was read ahead while nothing trained
+# must be used up, and the reading process is four batches ahead.
+AHEAD = 5
 
-def run(rounds: int = 5) -> dict[str, Any]:
+
+def run(rounds: int = 5, *, small: bool = False) -> dict[str, Any]:
     """Measure on files as the published set has them: 2,048 points, 24 pictures of 137 x 137."""
     with tempfile.TemporaryDirectory() as folder:
-        source = _write_pairs(Path(folder), models=64)
-        settings = {"demo": 32, "crosspoint": 4}
-        results = {name: _measure(name, source, b, rounds) for name, b in settings.items()}
+        source = _write_pairs(Path(folder), models=4 if small else 128)
+        results = {
+            name: _measure(name, source, rounds, small)
+            for name in (("demo",) if small else ("demo", "crosspoint"))
+        }
     return {"benchmark": "loader", "machine": machine(), "results": results}
 
 
-def _measure(recipe: str, source: str, batch_size: int, rounds: int) -> dict[str, Any]:
+def _measure(recipe: str, source: str, rounds: int, small: bool) -> dict[str, Any]:
+    batch_size = 4 if small else pretrain_config(recipe).trainer.batch_size
     config = pretrain_config(recipe, trainer={"batch_size": batch_size}, data={"source": source})
     dataset = PairDataset(open_pairs(source), config.data, config.views, seed=0)
     keys = [(0, index) for index in range(batch_size)]
@@ -51,7 +58,8 @@ def _measure(recipe: str, source: str, batch_size: int, rounds: int) -> dict[str
     }
     seconds = in_turns(ways, rounds)
     rates = {name: spread([batch_size / s for s in values]) for name, values in seconds.items()}
-    rates["read, 1 process beside"] = _beside(config, dataset, step, batch_size, rounds)
+    beside = _beside(dataset, step, batch_size, count=2 if small else 4 * rounds)
+    rates["training, 1 process reading beside"] = beside["pairs_per_s"]
     both = [a + b for a, b in zip(seconds["read"], seconds["augment"], strict=True)]
     return {
         "batch": batch_size,
@@ -59,6 +67,7 @@ def _measure(recipe: str, source: str, batch_size: int, rounds: int) -> dict[str
         "reading over step": ratio(seconds["step"], seconds["read"]),
         "reading and augmentation over step": ratio(seconds["step"], both),
         "textbook reading over ours": ratio(seconds["read, textbook"], seconds["read"]),
+        "waiting for pairs, share of the time": beside["waiting"],
     }
 
 
@@ -81,19 +90,22 @@ def _augment(batch: PairBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
 
 
 def _beside(
-    config: PretrainConfig, dataset: PairDataset, step: Any, batch_size: int, rounds: int
-) -> dict[str, float]:
-    """Pairs/s of whole training: one process reads while the steps run."""
+    dataset: PairDataset, step: Any, batch_size: int, count: int
+) -> dict[str, dict[str, float]]:
+    """Whole training, one process reading: pairs/s, and the share of the time spent waiting."""
     order = PairOrder(len(dataset), batch_size, epochs=1000, seed=0)
     batches = pair_batches(dataset, order, workers=1)
-    next(batches)
-    rates = []
-    for _ in range(rounds):
+    rates, waiting = [], []
+    for number in range(AHEAD + count):
         start = time.perf_counter()
         next(batches)
+        read = time.perf_counter()
         step()
-        rates.append(batch_size / (time.perf_counter() - start))
-    return spread(rates)
+        end = time.perf_counter()
+        if number >= AHEAD:
+            rates.append(batch_size / (end - start))
+            waiting.append((read - start) / (end - start))
+    return {"pairs_per_s": spread(rates), "waiting": spread(waiting)}
 
 
 def _textbook(dataset: PairDataset, epoch: int, index: int) -> tuple[Any, ...]:
@@ -160,6 +172,9 @@ def table(report: dict[str, Any]) -> list[tuple[str, str]]:
         for what in result:
             if " over " in what:
                 rows.append((f"{name}: {what}", _text(result[what], "x")))
+            elif what.startswith("waiting"):
+                share = {key: 100 * value for key, value in result[what].items()}
+                rows.append((f"{name}: {what}", _text(share, "%")))
     return rows
 
 
