@@ -10,7 +10,9 @@ import torch
 
 from pixcloud.ops import edge_pairs, edge_pairs_blocks, edge_pairs_cpu
 from pixcloud.ops.edge_pairs import edge_pair_extreme, edge_pair_statistics
+from pixcloud.ops.neighbour_sum import gather_by_rank, neighbour_sum, spread_by_rank
 from reference.plain_edge_pairs import plain_edge_pairs
+from reference.plain_ops import plain_gather_reduce
 
 KINDS = {  # clouds, points, neighbours, channels in, channels out
     "random": (3, 40, 7, 24, 20),
@@ -153,3 +155,39 @@ def test_infinite_values() -> None:
     ours, plain = edge_pair_extreme(*given[:5]), plain_edge_pairs(*given[:5])[0]
     assert torch.equal(ours.isinf(), plain.isinf())
     assert torch.equal(ours.isnan(), plain.isnan())
+
+
+@pytest.mark.parametrize("device", ["cpu", "elsewhere"])
+@pytest.mark.parametrize("channels", [3, 16, 37])
+def test_neighbour_sum(channels: int, device: str) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 50, channels, dtype=torch.float64, requires_grad=True)
+    index = torch.randint(0, 50, (3, 50, 7))
+    given = torch.randn(3, 50, channels, dtype=torch.float64)
+    plain = plain_gather_reduce(x, index, torch.ones(channels))[1]
+    (expected,) = torch.autograd.grad((plain * given).sum(), x)
+    if device == "cpu":
+        total = neighbour_sum(x, index)
+        (grad,) = torch.autograd.grad((total * given).sum(), x)
+    else:  # the operators for other devices, which serve this one as well
+        total = gather_by_rank(x.detach(), index)
+        grad = spread_by_rank(given, index)
+    assert torch.allclose(total, plain, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(grad, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_neighbours_are_checked() -> None:
+    x, index = torch.rand(2, 5, 16), torch.zeros(2, 5, 3, dtype=torch.int64)
+    for wrong in (-1, 5):
+        bad = index.clone()
+        bad[1, 4, 2] = wrong
+        for call in (
+            lambda bad=bad: neighbour_sum(x, bad),
+            lambda bad=bad: edge_pair_extreme(x, x, bad, torch.rand(4, 16), torch.ones(4)),
+        ):
+            with pytest.raises(ValueError, match=f"neighbour {wrong} in a cloud of 5 points"):
+                call()
+    with pytest.raises(ValueError, match=r"are expected, got \(2, 5, 16\) and \(2, 4, 3\)"):
+        neighbour_sum(x, index[:, :4])
+    with pytest.raises(ValueError, match=r"a weight \(D, C\) are expected"):
+        edge_pair_statistics(x, x, index, torch.rand(4, 15), torch.ones(4))

@@ -16,7 +16,8 @@ from torch import nn
 
 from pixcloud.ops.batch_norm import running_statistics, update_running
 from pixcloud.ops.edge_pairs import edge_pair_extreme, edge_pair_statistics
-from pixcloud.ops.gather_reduce import gather_reduce, in_degree
+from pixcloud.ops.gather_reduce import in_degree
+from pixcloud.ops.neighbour_sum import neighbour_sum
 from pixcloud.ops.neighbours import knn
 
 
@@ -75,7 +76,7 @@ class TwoLayerEdgeConv(nn.Module):
         near, own = (degree * x).sum((0, 1)) / edges, x.mean((0, 1))
         # Centred first: the difference of two large sums would lose the variance.
         from_near = x - near
-        _, total = gather_reduce(from_near, index, torch.ones_like(near))
+        total = neighbour_sum(from_near, index)
         u, v = F.linear(from_near, w_edge), F.linear(x - own, w_centre)
         squares = degree * u.square() + v * (2 * F.linear(total, w_edge) + k * v)
         var = (squares.sum((0, 1)) / edges).clamp_min(0)

@@ -28,6 +28,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from pixcloud.ops.neighbour_sum import check_neighbours
+
 
 def edge_pair_extreme(
     p: torch.Tensor, q: torch.Tensor, index: torch.Tensor, weight: torch.Tensor, sign: torch.Tensor
@@ -42,7 +44,10 @@ def edge_pair_extreme(
         sign: (D,) of +1 (maximum) and -1 (minimum), in the dtype of p.
 
     Returns:
-        (B, N, D).
+        (B, N, D). Of equal extremes the first neighbour's gets the gradient.
+
+    Raises:
+        ValueError: if shapes do not fit, or an index is not in [0, N).
 
     Example:
         >>> p, q = torch.tensor([[[1.0], [4.0]]]), torch.zeros(1, 2, 1)
@@ -69,6 +74,9 @@ def edge_pair_statistics(
         extreme of z - mean (B, N, D); mean (D,), for running statistics only: no gradient flows
         through it; biased variance (D,).
 
+    Raises:
+        ValueError: if shapes do not fit, or an index is not in [0, N).
+
     Example:
         >>> p, q = torch.tensor([[[1.0], [5.0]]]), torch.zeros(1, 2, 1)
         >>> index = torch.tensor([[[0, 1], [1, 0]]])
@@ -86,6 +94,10 @@ def _apply(
     sign: torch.Tensor,
     centred: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    check_neighbours(p, index)
+    if q.shape != p.shape or weight.dim() != 2 or weight.shape[1] != p.shape[2]:
+        shapes = ", ".join(str(tuple(t.shape)) for t in (p, q, weight))
+        raise ValueError(f"p and q (B, N, C) and a weight (D, C) are expected, got {shapes}")
     return _EdgePair.apply(p, q, index, weight, sign, centred)
 
 

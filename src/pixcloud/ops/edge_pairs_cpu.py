@@ -30,7 +30,7 @@ FLAGS: dict[str, Any] = {
 }
 RUN = 32  # points of one run in the forward pass
 FLUSH = 16  # points between two additions in double precision in the backward pass
-SEGMENTS = 32  # runs of the backward pass, each with an array (N, C) to scatter to; at least B
+SEGMENTS = 16  # runs of the backward pass, each with an array (N, C) to scatter to; at least B
 
 
 @numba.njit(**FLAGS)
