@@ -76,7 +76,7 @@ class EncoderConfig:
     """The point encoder.
 
     Args:
-        name: a registered encoder: dgcnn or pointnet.
+        name: a registered encoder: dgcnn, dgcnn_seg or pointnet.
         settings: its keyword arguments, such as {"k": 15}.
     """
 

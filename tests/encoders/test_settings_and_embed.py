@@ -21,6 +21,7 @@ from pixcloud.errors import ConfigError
         ("dgcnn", {"k": 2.5}, "k = 2.5"),
         ("dgcnn", {"embed_dim": -3}, "embed_dim = -3"),
         ("dgcnn", {"widths": []}, r"widths = \[\]"),
+        ("dgcnn_seg", {"widths": [8, 8, 8, 8, 0]}, r"widths = \[8, 8, 8, 8, 0\]: whole numbers"),
         ("pointnet", {"widths": [8, "x"]}, r"widths = \[8, 'x'\]"),
         ("pointnet", {"widths": 8, "embed_dim": True}, "embed_dim = True"),
     ],

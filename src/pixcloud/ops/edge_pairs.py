@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
 
 from pixcloud.ops.neighbour_sum import check_neighbours
 
@@ -123,6 +124,7 @@ class _EdgePair(torch.autograd.Function):
         return extreme, mean, squares / index.numel()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         grad_extreme, _, grad_var = grads
         p, q, index, weight, centre, rank = ctx.saved_tensors

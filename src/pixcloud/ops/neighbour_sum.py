@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 
 
 def neighbour_sum(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -64,6 +65,7 @@ class _NeighbourSum(torch.autograd.Function):
         return gather_by_rank(x, index)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
         (given,), (index,) = grads, ctx.saved_tensors
         if given.device.type == "cpu":
