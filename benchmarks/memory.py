@@ -3,12 +3,15 @@
     python -m benchmarks.memory NAME CASE WAY [small]
 
 A tiny version runs first, so that libraries and compiled kernels are there; then the inputs are
-made, the peak is reset, and what the measured call adds to the memory in use is printed in MiB, and
-its seconds.
+made, freed memory goes back to the system, the peak is reset, and what the measured call adds to
+the memory in use is printed in MiB, and its seconds.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import importlib
 import resource
 import subprocess
@@ -58,21 +61,44 @@ def _read(field: str) -> float:
     raise OSError(f"{STATUS}: no {field}")
 
 
+def _give_back() -> None:
+    """Return to the system what is free, so that the measured call cannot hide in it."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # a C library other than glibc
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _measure(benchmark: str, case: int, way: str, small: bool) -> tuple[float, float]:
     cases = importlib.import_module(module_of(benchmark)).cases(small)
     cases[case].ways[way](True)()
+    _give_back()
     call = cases[case].ways[way](False)
-    linux = CLEAR.exists()
-    if linux:
-        before = _read("VmRSS")
-        CLEAR.write_text("5")  # the peak starts anew
-    else:  # the peak since the start of the process, which may hide a small one
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    _give_back()
+    before, resettable = _memory(), _reset_peak()
     start = time.perf_counter()
     call()
     seconds = time.perf_counter() - start
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return (_read("VmHWM") if linux else after) - before, seconds
+    return (_read("VmHWM") if resettable else _peak()) - before, seconds
+
+
+def _memory() -> float:
+    """MiB in use now; where the system does not tell, the peak so far, which may hide a small one."""
+    return _read("VmRSS") if STATUS.exists() else _peak()
+
+
+def _reset_peak() -> bool:
+    """Let the peak start anew; False where the system cannot."""
+    try:
+        CLEAR.write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _peak() -> float:
+    """MiB of the greatest use since the process began."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 if __name__ == "__main__":
