@@ -59,7 +59,7 @@ class PlainEdgeConv(nn.Module):
         centre = x[:, :, None].expand_as(neighbours)
         edges = self.linear(torch.cat([neighbours - centre, centre], dim=-1))
         edges = self.bn(edges.flatten(0, 2)).view(edges.shape)
-        return F.leaky_relu(edges, 0.2).amax(dim=2)
+        return F.leaky_relu(edges, 0.2).max(dim=2).values
 
 
 class PlainDGCNN(nn.Module):
@@ -81,7 +81,7 @@ class PlainDGCNN(nn.Module):
             outputs.append(x)
         x = self.fuse(torch.cat(outputs, dim=-1)).transpose(1, 2)
         x = F.leaky_relu(self.bn(x), 0.2)
-        return torch.cat([x.amax(2), x.mean(2)], dim=1)
+        return torch.cat([x.max(dim=2).values, x.mean(2)], dim=1)
 
 
 class PlainPointNet(nn.Module):

@@ -6,11 +6,12 @@ import itertools
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from pixcloud.encoders.base import PointEncoder, require_sizes
 from pixcloud.encoders.edgeconv import EdgeConv
+from pixcloud.ops.linear_pool import linear_bn_pool
+from pixcloud.ops.side_by_side import SideBySide
 from pixcloud.types import PointFeatures
 
 
@@ -41,7 +42,7 @@ class DGCNN(PointEncoder):
         self.convs = nn.ModuleList(
             EdgeConv(c_in, c_out, k) for c_in, c_out in itertools.pairwise(channels)
         )
-        self.point_dim = sum(widths)
+        self.widths, self.point_dim = list(widths), sum(widths)
         self.pooled_dim = 2 * embed_dim
         self.fuse = nn.Linear(self.point_dim, embed_dim, bias=False)
         self.bn = nn.BatchNorm1d(embed_dim)
@@ -49,10 +50,10 @@ class DGCNN(PointEncoder):
     def forward(self, points: torch.Tensor) -> PointFeatures:
         """Points (B, N, 3) to per-point (B, N, sum(widths)) and pooled (B, 2 * embed_dim)."""
         x, outputs = points, []
-        for conv in self.convs:
-            x = conv(x)
+        batch, num_points, _ = points.shape
+        memory = SideBySide(batch, num_points, self.widths, like=self.fuse.weight)
+        for conv, part in zip(self.convs, memory.parts, strict=True):
+            x = conv(x, out=part)
             outputs.append(x)
-        per_point = torch.cat(outputs, dim=-1)
-        fused = self.bn(self.fuse(per_point).flatten(0, 1)).unflatten(0, points.shape[:2])
-        fused = F.leaky_relu(fused, 0.2)
-        return PointFeatures(per_point, torch.cat([fused.amax(1), fused.mean(1)], dim=-1))
+        per_point = memory.join(outputs)
+        return PointFeatures(per_point, linear_bn_pool(per_point, self.fuse.weight, self.bn))

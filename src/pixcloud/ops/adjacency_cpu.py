@@ -1,8 +1,7 @@
-"""Stage 4, neighbours for the processor kernels: index (M, k) -> sorted rows, and who points back.
+"""Stage 4, neighbours for the processor kernels: index (B, N, k) -> rows, and who points back.
 
-The maximum over neighbours goes to the first of equal ones; in ascending order of points that is
-the one with the lowest index, whatever order the search gave. The way back, from a point to those
-whose neighbour it is, makes the backward pass a sum per point in a fixed order.
+The way back, from a point to those whose neighbour it is, makes the backward pass a sum per point
+in a fixed order, where threads do not meet.
 
 Shape legend: M = B N rows of the joined clouds, N points of a cloud, k neighbours.
 """
@@ -18,8 +17,8 @@ from pixcloud.ops.threads_cpu import use_torch_threads
 
 
 @numba.njit(parallel=True, **FLAGS)
-def sort_neighbours(index: np.ndarray, cloud: int, near: np.ndarray, wrong: np.ndarray) -> None:
-    """Neighbours as rows of the joined clouds, in ascending order.
+def join(index: np.ndarray, cloud: int, near: np.ndarray, wrong: np.ndarray) -> None:
+    """Neighbours as rows of the joined clouds.
 
     Args:
         index: (M, k) places in the point's own cloud.
@@ -30,22 +29,11 @@ def sort_neighbours(index: np.ndarray, cloud: int, near: np.ndarray, wrong: np.n
     points, k = index.shape
     for i in numba.prange(points):
         first = i // cloud * cloud
-        row = near[i]
         for r in range(k):
             j = index[i, r]
             if j < 0 or j >= cloud:
                 wrong[i] = 1
-                j = 0
-            row[r] = first + j
-        if k > 64:
-            row[:] = np.sort(row)
-        else:
-            for r in range(1, k):
-                value, place = row[r], r
-                while place > 0 and row[place - 1] > value:
-                    row[place] = row[place - 1]
-                    place -= 1
-                row[place] = value
+            near[i, r] = first + j
 
 
 @numba.njit(parallel=True, **FLAGS)
@@ -55,7 +43,7 @@ def reverse(
     """For each point, the points whose neighbour it is, and as which of their neighbours.
 
     Args:
-        near: (M, k) from `sort_neighbours`.
+        near: (M, k) from `join`.
         cloud: N.
         start: (M + 1,); the entries of j are those from start[j] to start[j + 1].
         who: (M k,), points in ascending order.
@@ -82,22 +70,22 @@ def reverse(
                 count[j] += 1
 
 
-def sorted_neighbours(index: torch.Tensor) -> np.ndarray:
-    """Neighbours (B, N, k) as rows of the joined clouds (M, k), ascending.
+def joined_neighbours(index: torch.Tensor) -> np.ndarray:
+    """Neighbours (B, N, k) as rows of the joined clouds (M, k).
 
     Raises:
         ValueError: if an index is not in [0, N).
 
     Example:
-        >>> sorted_neighbours(torch.tensor([[[1, 0]], [[0, 0]]])[:, :, 1:]).tolist()
-        [[0], [1]]
+        >>> joined_neighbours(torch.tensor([[[1, 0], [1, 0]], [[0, 1], [1, 0]]])).tolist()
+        [[1, 0], [1, 0], [2, 3], [3, 2]]
     """
     batch, num_points, k = index.shape
     use_torch_threads()
     near = np.empty((batch * num_points, k), np.int32)
     wrong = np.zeros(batch * num_points, np.uint8)
     rows: np.ndarray = index.contiguous().view(-1, k).numpy()
-    sort_neighbours(rows, num_points, near, wrong)
+    join(rows, num_points, near, wrong)
     if wrong.any():
         where = int(wrong.argmax())
         raise ValueError(

@@ -13,7 +13,7 @@ whose sums over i are du_j and over j are dv_i. Without batch statistics only th
 left.
 
 On processors, kernels do all but the products (`edge_conv_cpu`); elsewhere, torch's operators.
-Of neighbours with equal values the one with the lowest index gets the gradient, in both.
+Of neighbours with equal values the first in `index` gets the gradient, in both, as from torch.max.
 
 Shape legend: B clouds, N points, k neighbours, C_in and C_out channels.
 """
@@ -141,7 +141,6 @@ def _with_torch(
     x: torch.Tensor, index: torch.Tensor, weight: torch.Tensor, bn: nn.BatchNorm1d
 ) -> torch.Tensor:
     """The same with torch's operators, and autograd's derivatives."""
-    index = index.sort(dim=-1).values
     w_edge, w_centre = weight.chunk(2, dim=1)
     # Clouds far from the origin keep their digits; as a constant it has no derivative, nor needs
     # one: edges do not depend on it.

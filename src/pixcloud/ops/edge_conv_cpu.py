@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from pixcloud.ops import edge_kernels_cpu as kernels
-from pixcloud.ops.adjacency_cpu import reversed_neighbours, sorted_neighbours
+from pixcloud.ops.adjacency_cpu import joined_neighbours, reversed_neighbours
 from pixcloud.ops.buffers_cpu import empty, flat, flat_rows, lanes, padded
 from pixcloud.ops.threads_cpu import use_torch_threads
 
@@ -34,7 +34,7 @@ class Batch:
         centred: (M, C_in), x - c_b.
         centres: (B, C_in), c_b.
         uv: (M, 2 C).
-        near: (M, k), ascending rows.
+        near: (M, k), rows of the joined clouds.
         rank: (M C,), which of them gave the extreme.
         mean, var: (C,) of the edges in double precision, in the sign of the rows of W.
     """
@@ -94,7 +94,7 @@ def forward(
     batch, num_points, k = index.shape
     rows, width = batch * num_points, padded(weight.shape[0], x.dtype)
     use_torch_threads()
-    near = sorted_neighbours(index)
+    near = joined_neighbours(index)
     sign = _signs(scale)
     centred = empty(rows, x.shape[2], like=x)
     centres = _centre(x, centred)
@@ -109,6 +109,8 @@ def forward(
         *(flat(uv), near.reshape(-1), k, num_points, width),
         *(y_flat, y_step, rank, flat(parts), lanes(x.dtype)),
     )
+    # At a scale of zero all neighbours tie, whatever u is: the first one it is.
+    rank.reshape(rows, width)[:, flat(_pad(scale, weight)) == 0] = 0
     far = _far(centres, weight, sign)
     if running is None:
         mean, var = _combine(parts.view(batch, blocks, 3, width), far, num_points, k)
@@ -249,7 +251,7 @@ def evaluate(
     """y with BN given as a scale and a shift (C_out,) in double precision; nothing is kept."""
     use_torch_threads()
     batch, num_points, k = index.shape
-    near = sorted_neighbours(index)
+    near = joined_neighbours(index)
     y = _output(batch, num_points, weight, out, like=x)
     halves = _halves(weight, scale[:, None].to(weight.dtype))
     step = max(1, EVALUATED_ROWS // num_points)

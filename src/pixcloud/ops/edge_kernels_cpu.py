@@ -33,45 +33,47 @@ ROWS = 64  # rows of a block, whose sums are in the numbers' own type
 
 
 @numba.njit(**FLAGS)
-def _extremes_of_block(
+def _block(block: int, cloud: int) -> tuple[int, int, int]:
+    """Which cloud a block is of, and its first and last row."""
+    blocks = -(-cloud // ROWS)
+    b, low = block // blocks, block % blocks * ROWS
+    return b, b * cloud + low, b * cloud + min(cloud, low + ROWS)
+
+
+@numba.njit(**FLAGS)
+def _extremes_of_row(
     uv: np.ndarray,
     near: np.ndarray,
     k: int,
-    rows: tuple[int, int],
-    c: int,
+    i: int,
     channels: int,
     y: np.ndarray,
     y_step: int,
     rank: np.ndarray,
     parts: np.ndarray,
     part: int,
+    vector: int,
 ) -> None:
     width = 2 * channels
-    v = load(uv, rows[0] * width + channels + c)
-    # One of the values is the origin of the sums: close enough to all that squares do not cancel.
-    origin = load(uv, near[rows[0] * k] * width + c) + v
-    total = squares = origin - origin
-    for i in range(rows[0], rows[1]):
+    for c in range(0, channels, vector):
         v = load(uv, i * width + channels + c)
-        shift = v - origin
+        shift = v - load(parts, part + c)
         best = load(uv, near[i * k] * width + c)
-        place = repeat_whole(0, best)
-        of_row = repeat(0, best)
+        place, total = repeat_whole(0, best), repeat(0, best)
+        squares = load(parts, part + 2 * channels + c)
         for r in range(k):
             u = load(uv, near[i * k + r] * width + c)
             above = larger(u, best)
             best = where(above, u, best)
             place = where(above, repeat_whole(r, u), place)
             value = u + shift
-            of_row = of_row + value
+            total = total + value
             squares = squares + value * value
-        total = total + of_row
-        best = where(missing(of_row), of_row, best)
-        store(y, i * y_step + c, best + v)
+        # A value that is no number is the largest, as it is for torch.
+        store(y, i * y_step + c, where(missing(total), total, best) + v)
         store(rank, i * channels + c, place)
-    store(parts, part + c, origin)
-    store(parts, part + channels + c, total)
-    store(parts, part + 2 * channels + c, squares)
+        store(parts, part + channels + c, load(parts, part + channels + c) + total)
+        store(parts, part + 2 * channels + c, squares)
 
 
 @numba.njit(parallel=True, **FLAGS)
@@ -91,7 +93,7 @@ def extremes(
 
     Args:
         uv: (M, 2 C).
-        near: (M, k), ascending.
+        near: (M k,), rows.
         k, cloud, channels: k, N, C.
         y: rows of C numbers, `y_step` apart, to be filled.
         y_step: see y.
@@ -100,15 +102,18 @@ def extremes(
             and of their squares.
         vector: numbers in a vector.
     """
-    blocks = -(-cloud // ROWS)
-    clouds = near.shape[0] // k // cloud
-    for block in numba.prange(clouds * blocks):
-        first = block // blocks * cloud
-        low = block % blocks * ROWS
-        rows = (first + low, first + min(cloud, low + ROWS))
+    for block in numba.prange(parts.shape[0] // (3 * channels)):
+        _, first, last = _block(block, cloud)
+        part = block * 3 * channels
         for c in range(0, channels, vector):
-            part = block * 3 * channels
-            _extremes_of_block(uv, near, k, rows, c, channels, y, y_step, rank, parts, part)
+            # One of the values is the origin of the sums: so close to all that no digits cancel.
+            u, v = load(uv, near[first * k] * 2 * channels + c), (2 * first + 1) * channels + c
+            origin = u + load(uv, v)
+            store(parts, part + c, origin)
+            store(parts, part + channels + c, repeat(0, origin))
+            store(parts, part + 2 * channels + c, repeat(0, origin))
+        for i in range(first, last):
+            _extremes_of_row(uv, near, k, i, channels, y, y_step, rank, parts, part, vector)
 
 
 @numba.njit(**FLAGS)
@@ -161,7 +166,7 @@ def evaluate(
 
     Args:
         uv: (M, 2 C).
-        near: (M, k).
+        near: (M k,), rows.
         k, cloud: k, N.
         shift: (B, C).
         y: rows of C numbers, `y_step` apart, to be filled.
@@ -177,14 +182,6 @@ def evaluate(
             value = _largest(uv, near, i * k, k, width, c)
             value = value + load(uv, i * width + channels + c) + load(shift, first + c)
             store(y, i * y_step + c, _leaky(value))
-
-
-@numba.njit(**FLAGS)
-def _block(block: int, cloud: int) -> tuple[int, int, int]:
-    """Which cloud a block is of, and its first and last row."""
-    blocks = -(-cloud // ROWS)
-    b, low = block // blocks, block % blocks * ROWS
-    return b, b * cloud + low, b * cloud + min(cloud, low + ROWS)
 
 
 @numba.njit(parallel=True, **FLAGS)
@@ -217,19 +214,19 @@ def through_activation(
     """
     for block in numba.prange(parts.shape[0] // (2 * channels)):
         b, first, last = _block(block, cloud)
-        for c in range(0, channels, vector):
-            origin = load(mean, b * channels + c)
-            total = products = origin - origin
-            for i in range(first, last):
+        part = 2 * block * channels
+        parts[part : part + 2 * channels] = 0
+        for i in range(first, last):
+            for c in range(0, channels, vector):
                 g = load(grad, i * grad_step + c)
                 up = positive(load(y, i * y_step + c))
                 g = where(up, g, g * repeat(0.2, g))
                 place = (2 * i + 1) * channels + c
                 store(duv, place, g)
-                total = total + g
-                products = products + g * (load(uv, place) - origin)
-            store(parts, 2 * block * channels + c, total)
-            store(parts, (2 * block + 1) * channels + c, products)
+                apart = load(uv, place) - load(mean, b * channels + c)
+                store(parts, part + c, load(parts, part + c) + g)
+                products = load(parts, part + channels + c) + g * apart
+                store(parts, part + channels + c, products)
 
 
 @numba.njit(parallel=True, **FLAGS)
@@ -258,10 +255,12 @@ def collect(
     """
     for block in numba.prange(parts.shape[0] // channels):
         _, first, last = _block(block, cloud)
-        for c in range(0, channels, vector):
-            products = load(uv, c) - load(uv, c)
-            for j in range(first, last):
-                total = repeat(0, products)
+        part = block * channels
+        parts[part : part + channels] = 0
+        for j in range(first, last):
+            for c in range(0, channels, vector):
+                u = load(uv, 2 * j * channels + c)
+                total = repeat(0, u)
                 for n in range(start[j], start[j + 1]):
                     i = who[n]
                     g = load(duv, (2 * i + 1) * channels + c)
@@ -269,8 +268,16 @@ def collect(
                     here = same(chosen, repeat_whole(which[n], g))
                     total = total + where(here, g, repeat(0, g))
                 store(duv, 2 * j * channels + c, total)
-                products = products + total * load(uv, 2 * j * channels + c)
-            store(parts, block * channels + c, products)
+                store(parts, part + c, load(parts, part + c) + total * u)
+
+
+@numba.njit(**FLAGS)
+def _sum_rows(x: np.ndarray, rows: np.ndarray, low: int, high: int, step: int, place: int) -> Any:
+    """Sum of the vectors at `place` of some rows of x, which are `step` apart."""
+    total = repeat(0, load(x, place))
+    for n in range(low, high):
+        total = total + load(x, rows[n] * step + place)
+    return total
 
 
 @numba.njit(parallel=True, **FLAGS)
@@ -294,7 +301,7 @@ def finish(
     over the neighbours, and du_j likewise over the points whose neighbour j is.
 
     Args:
-        near: (M k,).
+        near: (M k,), rows.
         start, who: from `adjacency_cpu.reverse`.
         uv: (M, 2 C).
         cloud, channels: N, C.
@@ -306,27 +313,26 @@ def finish(
         vector: numbers in a vector.
     """
     k = near.shape[0] // (start.shape[0] - 1)
+    width = 2 * channels
     for block in numba.prange(parts.shape[0] // channels):
         b, first, last = _block(block, cloud)
-        for c in range(0, channels, vector):
-            f = load(factors, c)
-            each, slope = load(factors, channels + c), load(factors, 2 * channels + c)
-            origin, part = load(mean, b * channels + c), repeat(0, f)
-            for i in range(first, last):
-                left, right = 2 * i * channels + c, (2 * i + 1) * channels + c
+        part = block * channels
+        parts[part : part + channels] = 0
+        for i in range(first, last):
+            low, high = start[i], start[i + 1]
+            for c in range(0, channels, vector):
+                f = load(factors, c)
+                left, right = i * width + c, i * width + channels + c
                 du, dv = f * load(duv, left), f * load(duv, right)
                 if statistics:
-                    of_u, of_v = repeat(0, f), repeat(0, f)
-                    for n in range(i * k, i * k + k):
-                        of_u = of_u + load(uv, 2 * near[n] * channels + c)
-                    for n in range(start[i], start[i + 1]):
-                        of_v = of_v + load(uv, (2 * who[n] + 1) * channels + c)
-                    degree = repeat(start[i + 1] - start[i], f)
+                    each, slope = load(factors, channels + c), load(factors, 2 * channels + c)
+                    origin = load(mean, b * channels + c)
+                    of_u = _sum_rows(uv, near, i * k, i * k + k, width, c)
+                    of_v = _sum_rows(uv, who, low, high, width, channels + c)
                     of_u = of_u + repeat(k, f) * (load(uv, right) - origin)
-                    of_v = of_v + degree * (load(uv, left) - origin)
+                    of_v = of_v + repeat(high - low, f) * (load(uv, left) - origin)
                     dv = dv - repeat(k, f) * each - slope * of_u
-                    du = du - degree * each - slope * of_v
+                    du = du - repeat(high - low, f) * each - slope * of_v
                 store(duv, left, du)
                 store(duv, right, dv)
-                part = part + dv
-            store(parts, block * channels + c, part)
+                store(parts, part + c, load(parts, part + c) + dv)
