@@ -10,6 +10,8 @@ import torch
 from benchmarks.case import Case
 from benchmarks.floor import edgeconv_cost
 
+LAYERS = [(3, 64), (64, 64), (64, 128), (128, 256)]
+
 
 def cases(small: bool = False) -> list[Case]:
     """The four layers of DGCNN at 8 clouds of 2,048 points, k 15."""
@@ -21,7 +23,7 @@ def cases(small: bool = False) -> list[Case]:
             cost=edgeconv_cost(batch, points, c_in, c_out, training=True),
             goals={},
         )
-        for c_in, c_out in ((3, 64), (64, 64), (64, 128), (128, 256))
+        for c_in, c_out in ([(64, 64)] if small else LAYERS)
     ]
 
 

@@ -1,0 +1,84 @@
+"""Every benchmark runs, at tiny sizes, and its report has what tables and plots take from it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import document, floor, plot  # noqa: E402
+from benchmarks.__main__ import NAMES  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """As a person runs them, into one file."""
+    out = tmp_path_factory.mktemp("benchmarks") / "reports.jsonl"
+    command = [sys.executable, "-m", "benchmarks", "all", "--small", "--rounds", "1", "--json"]
+    done = subprocess.run(
+        [*command, "--out", str(out)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(done.stdout.splitlines()) == len(NAMES)
+    return document.read_reports(out)
+
+
+def test_each_reports_times_ratio_floor_and_memory(reports: dict[str, dict[str, Any]]) -> None:
+    assert tuple(reports) == NAMES
+    for name in ("knn", "edgeconv", "dgcnn-train", "dgcnn-embed", "dgcnn-seg-train"):
+        for result in reports[name]["results"].values():
+            assert set(result["seconds"]) == {"textbook", "ours"}
+            assert result["ratio"]["ours"]["median"] > 0
+            assert result["floor_seconds"] > 0
+    (train,) = reports["dgcnn-train"]["results"].values()
+    assert set(train["peak_mib"]) == {"textbook", "ours"}
+    (probe,) = reports["probe"]["results"].values()
+    assert probe["same_predictions"] is True
+    assert set(reports["points-scaling"]["results"]) == {"128", "256"}
+
+
+def test_the_page_is_made_of_a_run(
+    reports: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "performance.md"
+    page.write_text(document.PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+    kept = tmp_path / "reports.jsonl"
+    kept.write_text("".join(json.dumps(report) + "\n" for report in reports.values()))
+    monkeypatch.setattr(document, "PAGE", page)
+    monkeypatch.setattr(document, "IMAGES", tmp_path / "images")
+    monkeypatch.setattr(sys, "argv", ["document", str(kept)])
+    assert document.main() == 0
+    text = page.read_text(encoding="utf-8")
+    assert "| `dgcnn-train` | 2 clouds, 128 points, k 5 |" in text
+    assert text.count("![") == 2
+    for name in ("ratios", "scaling"):
+        picture = (tmp_path / f"images/performance-{name}.svg").read_text(encoding="utf-8")
+        assert picture.startswith("<svg")
+        assert "nan" not in picture
+
+
+def test_a_page_without_its_marks_is_named() -> None:
+    with pytest.raises(ValueError, match="has no part marked 'machines'"):
+        document.fill("no marks", "machines", [])
+
+
+def test_the_count_of_operations_of_dgcnn() -> None:
+    """8 clouds of 2,048 points in the published sizes, by hand."""
+    rows, widths = 8 * 2048, (64, 64, 128, 256)
+    products = 2 * (3 * 64 + 64 * 64 + 64 * 128 + 128 * 256) + 512 * 1024
+    distances = 2048 * (3 + 64 + 64 + 128)
+    cost = floor.dgcnn_cost(8, 2048, widths, 1024, 15, training=True)
+    assert cost.operations == 2 * rows * (3 * products + distances)
+
+
+def test_a_bar_with_and_without_a_goal() -> None:
+    picture = plot.ratio_bars([("a < b", 3.0, 14.0, 20.0), ("c", 0.5, None, 2.0)])
+    assert "a &lt; b" in picture
+    assert picture.count("<rect") == 3
