@@ -34,7 +34,7 @@ def report_of(name: str, rounds: int | None, small: bool) -> tuple[dict[str, Any
     """The report of one benchmark, and what makes a table of it."""
     module = importlib.import_module(module_of(name.removesuffix("-full")))
     if not hasattr(module, "run"):
-        # A process of its own for each way takes seconds to start; one benchmark shows that it works.
+        # A process for each way takes seconds to start; one benchmark shows that it works.
         memory = not small or name == "dgcnn-train"
         report = compare.compare(name, module.cases(small), rounds or 5, small=small, memory=memory)
         return report, compare.table

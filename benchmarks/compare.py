@@ -6,8 +6,9 @@ from typing import Any
 
 from benchmarks.case import Case
 from benchmarks.floor import measured_rates
+from benchmarks.machine import machine
 from benchmarks.memory import in_fresh_process
-from benchmarks.timing import in_turns, machine, ratio, spread
+from benchmarks.timing import in_turns, ratio, spread
 
 
 def compare(

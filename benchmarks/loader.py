@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.timing import in_turns, machine, ratio, spread
+from benchmarks.machine import machine
+from benchmarks.timing import in_turns, ratio, spread
 from pixcloud.config import PretrainConfig, pretrain_config
 from pixcloud.data.files import write_cloud_ply
 from pixcloud.data.loading import PairDataset, PairOrder, collate_pairs, pair_batches

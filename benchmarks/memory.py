@@ -82,7 +82,7 @@ def _measure(benchmark: str, case: int, way: str, small: bool) -> tuple[float, f
 
 
 def _memory() -> float:
-    """MiB in use now; where the system does not tell, the peak so far, which may hide a small one."""
+    """MiB in use now or, where the system does not tell, the peak so far."""
     return _read("VmRSS") if STATUS.exists() else _peak()
 
 

@@ -15,8 +15,8 @@ import torch
 from benchmarks.case import Case
 from benchmarks.dgcnn_train import WIDTHS
 from benchmarks.floor import dgcnn_cost, measured_rates
+from benchmarks.machine import machine
 from benchmarks.memory import in_fresh_process
-from benchmarks.timing import machine
 
 K = 20
 SIZES = tuple(1024 * 2**n for n in range(8))

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from typing import Any
-
-import torch
 
 
 def in_turns(
@@ -33,14 +30,3 @@ def spread(values: list[float]) -> dict[str, float]:
 def ratio(slow: list[float], fast: list[float]) -> dict[str, float]:
     """How many times `fast` is faster: median of the rounds' ratios, with their range."""
     return spread([a / b for a, b in zip(slow, fast, strict=True)])
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    name = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as stream:
-            name = next(x.split(":")[1].strip() for x in stream if x.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return {"processor": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
