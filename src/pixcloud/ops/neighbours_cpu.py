@@ -2,16 +2,13 @@
 
 Nearest means of greatest score: -|q - x|^2 for few channels, which is exact even far from the
 origin, and q . x - |x|^2 / 2 of centred points for many, which takes half the operations. Scores of
-a few rows at a time, against a run of columns, lie in the second-level cache; of each row the few
-that can be among the k best are picked out, and only these are sorted:
+a block of rows, against a run of columns, lie in the second-level cache; `selection_cpu` picks the
+k best of each row there.
 
-1. A lower bound of the k-th best score: columns are dealt to 64 or more lanes, and k lanes have a
-   greatest score of at least the k-th greatest among the lanes.
-2. Scores above it, as bits, 32 at a time; with random scores these are about 1.3 k.
-3. The rank of each of them is the number of those before it.
-
-Columns come in the order of their index, so that ties keep it. One row is done by one thread in one
-order: the result is the same for any number of threads.
+Where there are clouds enough for all threads, a thread does a cloud: then the products of a block
+of rows with the columns behind it are kept for the blocks behind it, which halves them. One row is
+done by one thread in one order, and both ways give the same bits: the result is the same for any
+number of threads.
 
 Shape legend: B clouds, N points, M queries, C channels, P panels of W columns (P W >= N).
 """
@@ -24,20 +21,9 @@ import numba
 import numpy as np
 import torch
 
+from pixcloud.ops.selection_cpu import candidate_room, pick, scratch_for
 from pixcloud.ops.threads_cpu import use_torch_threads
-from pixcloud.ops.vector_cpu import (
-    LANES,
-    MASK,
-    TILE_BYTES,
-    TILE_ROWS,
-    above,
-    at_least,
-    count_bits,
-    lane_extremes,
-    lane_maxima,
-    lowest_bit,
-    score_tile,
-)
+from pixcloud.ops.vector_cpu import LANES, TILE_BYTES, TILE_ROWS, score_tile, turn_tile
 
 FLAGS: dict[str, Any] = {
     "cache": True,
@@ -47,9 +33,8 @@ FLAGS: dict[str, Any] = {
 DIRECT_CHANNELS = 8  # up to here differences are squared, beyond products are taken
 BLOCK_ROWS = 24  # queries whose scores are in the cache together; a multiple of TILE_ROWS
 RUN_COLUMNS = 2048  # columns of one run
-PIECE_COLUMNS = 512  # columns between two looks at how many candidates there are
-SPARE = 44  # candidates beyond k that are kept before they are sorted
-FEW = 96  # candidates that are ranked; more are inserted one by one
+MIRROR_COLUMNS = 2048  # largest cloud of which half the scores are kept: 8 MiB in fp32
+MIRROR_CHANNELS = 40  # from here on products cost more than keeping them
 
 
 def nearest(x: torch.Tensor, queries: torch.Tensor | None, k: int) -> torch.Tensor:
@@ -68,13 +53,33 @@ def nearest(x: torch.Tensor, queries: torch.Tensor | None, k: int) -> torch.Tens
     if not direct:
         _centre(points, centre)
     panels, start = _panels(points, centre, direct)
-    asked, num_queries = panels, num_points
+    num_queries = num_points if queries is None else queries.shape[1]
+    out = np.empty((batch, num_queries, k), np.int64)
     if queries is not None:
         asked, _ = _panels(queries.contiguous().numpy(), centre, direct)
-        num_queries = queries.shape[1]
-    out = np.empty((batch, num_queries, k), np.int64)
-    _search(panels, start, asked, direct, out)
+        _search(panels, start, asked, direct, out)
+    elif _pays_to_mirror(batch, start.shape[1], channels):
+        _search_mirrored(panels, start, _mirrors(start), out)
+    else:
+        _search(panels, start, panels, direct, out)
     return torch.from_numpy(out)
+
+
+def _pays_to_mirror(batch: int, columns: int, channels: int) -> bool:
+    """Whether every thread has about as many clouds, and a cloud is of the right size."""
+    threads = numba.get_num_threads()
+    evenly = batch % threads == 0 or batch >= 4 * threads
+    return evenly and columns <= MIRROR_COLUMNS and channels >= MIRROR_CHANNELS
+
+
+def _mirrors(start: np.ndarray) -> np.ndarray:
+    """Room for the scores of one cloud for each thread; half of it is never touched.
+
+    [n, j, r] is the score of the column that is row r of block n, for query j.
+    """
+    columns = start.shape[1]
+    blocks = -(-columns // BLOCK_ROWS)
+    return np.empty((numba.get_num_threads(), blocks, columns, BLOCK_ROWS), start.dtype)
 
 
 def _panels(points: np.ndarray, centre: np.ndarray, direct: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -151,27 +156,18 @@ def _search_block(
     count = min(BLOCK_ROWS, len(out) - first)
     rows = _rows(asked, first, count)
     run = min(num_panels, RUN_COLUMNS // width)
-    scores = np.empty((BLOCK_ROWS, run * width), panels.dtype)
-    lanes = LANES
-    while 2 * lanes < 3 * k:
-        lanes *= 2
+    scores = _scores(run * width, panels)
+    raw = nothing = np.empty((0, 0), panels.dtype)
     # The candidates of each row, best first up to the number in `found`.
-    room = k + SPARE + PIECE_COLUMNS + MASK
-    values = np.empty((count, room), panels.dtype)
-    places = np.empty((count, room), np.int64)
+    values = np.empty((count, candidate_room(k)), panels.dtype)
+    places = np.empty((count, candidate_room(k)), np.int64)
     found = np.zeros(count, np.int64)
-    scratch = (
-        np.empty(room, panels.dtype),
-        np.empty(room, np.int64),
-        np.empty(PIECE_COLUMNS // MASK + 1, np.uint32),
-        np.empty(PIECE_COLUMNS // MASK + 1, np.int64),
-        np.empty(lanes, panels.dtype),
-    )
+    scratch = scratch_for(k, panels)
     for p in range(0, num_panels, run):
         ahead = min(run, num_panels - p)
-        _score(rows, panels[p : p + ahead], start[p * width :], direct, scores)
+        _score(rows, panels, start, p, p + ahead, direct, scores, 0, raw, first, nothing)
         for r in range(count):
-            found[r] = _pick(
+            found[r] = pick(
                 *(scores[r, : ahead * width], p * width, k),
                 *(values[r], places[r], found[r], scratch),
             )
@@ -180,18 +176,89 @@ def _search_block(
             out[first + r, n] = places[r, n]
 
 
+@numba.njit(parallel=True, **FLAGS)
+def _search_mirrored(
+    panels: np.ndarray, start: np.ndarray, mirrors: np.ndarray, out: np.ndarray
+) -> None:
+    """As `_search`, for queries that are the points, with half the products: a . b is b . a."""
+    for n in numba.prange(len(mirrors)):
+        for b in range(n, len(out), len(mirrors)):
+            for first in range(0, out.shape[1], BLOCK_ROWS):
+                _search_mirrored_block(panels[b], start[b], mirrors[n], first, out[b])
+
+
+@numba.njit(**FLAGS)
+def _search_mirrored_block(
+    panels: np.ndarray, start: np.ndarray, mirror: np.ndarray, first: int, out: np.ndarray
+) -> None:
+    """Columns before this block come from the mirror; for those behind, it gets this block's."""
+    num_panels, width, k = panels.shape[0], panels.shape[2], out.shape[1]
+    count = min(BLOCK_ROWS, len(out) - first)
+    rows = _rows(panels, first, count)
+    block, begin = first // BLOCK_ROWS, first // width
+    scores = _scores(num_panels * width, panels)
+    for n in range(block):
+        for r in range(count):
+            for i in range(BLOCK_ROWS):
+                scores[r, n * BLOCK_ROWS + i] = mirror[n, first + r, i]
+    raw = np.empty((BLOCK_ROWS, width), panels.dtype)
+    # Nothing comes behind the last block.
+    later = mirror[block] if first + BLOCK_ROWS < len(out) else mirror[0, :0]
+    _score(
+        *(rows, panels, start, begin, num_panels, False),
+        *(scores, begin * width, raw, first, later),
+    )
+    values = np.empty(candidate_room(k), panels.dtype)
+    places = np.empty(candidate_room(k), np.int64)
+    scratch = scratch_for(k, panels)
+    for r in range(count):
+        pick(scores[r, : len(start)], 0, k, values, places, 0, scratch)
+        for n in range(k):
+            out[first + r, n] = places[n]
+
+
+@numba.njit(**FLAGS)
+def _scores(columns: int, kind: np.ndarray) -> np.ndarray:
+    """Scores of a block; rows a power of two apart would share a few places of the cache."""
+    return np.empty((BLOCK_ROWS, columns + TILE_BYTES // kind.itemsize), kind.dtype)
+
+
 @numba.njit(**FLAGS)
 def _score(
-    rows: np.ndarray, panels: np.ndarray, start: np.ndarray, direct: bool, scores: np.ndarray
+    rows: np.ndarray,
+    panels: np.ndarray,
+    start: np.ndarray,
+    begin: int,
+    end: int,
+    direct: bool,
+    scores: np.ndarray,
+    at: int,
+    raw: np.ndarray,
+    first: int,
+    mirror: np.ndarray,
 ) -> None:
-    """Scores of all rows of a block against some panels."""
+    """Scores of all rows of a block, which begins with `first`, against panels from begin to end.
+
+    They lie in the scores from the column `at` on. If there is a mirror (P W, BLOCK_ROWS), its
+    [j, r] gets the score of the column that is row r, for query j.
+    """
     channels, width, length = panels.shape[1], panels.shape[2], scores.shape[1]
-    for p in range(len(panels)):
+    mirrored = len(mirror) > 0
+    for p in range(begin, end):
         for g in range(len(rows)):
             score_tile(
                 *(rows[g], panels[p], start, p * width, channels, direct),
-                *(scores, g * TILE_ROWS * length + p * width, length),
+                *(scores, g * TILE_ROWS * length + at, length),
+                *(raw, g * TILE_ROWS * width, mirrored),
             )
+        if mirrored:
+            for r in range(0, BLOCK_ROWS, width // 2):
+                for w in range(0, width, width // 2):
+                    turn_tile(
+                        *(raw, r * width + w, width, start, first + r),
+                        *(mirror, (p * width + w) * BLOCK_ROWS + r, BLOCK_ROWS),
+                    )
+        at += width
 
 
 @numba.njit(**FLAGS)
@@ -204,127 +271,3 @@ def _rows(asked: np.ndarray, first: int, count: int) -> np.ndarray:
         for c in range(channels):
             rows[r // TILE_ROWS, c, r % TILE_ROWS] = asked[i // width, c, i % width]
     return rows
-
-
-@numba.njit(**FLAGS)
-def _pick(
-    scores: np.ndarray,
-    column: int,
-    k: int,
-    values: np.ndarray,
-    places: np.ndarray,
-    found: int,
-    scratch: tuple[np.ndarray, ...],
-) -> int:
-    """Merge scores of the columns from `column` on into the `found` candidates, best first."""
-    _, _, words, origins, maxima = scratch
-    ranked = found
-    bound = values[k - 1] if found >= k else _bound(scores, k, maxima)
-    for piece in range(0, len(scores), PIECE_COLUMNS):
-        filled = 0
-        for s in range(piece, min(piece + PIECE_COLUMNS, len(scores)), MASK):
-            words[filled], origins[filled] = above(scores, s, bound), s
-            filled += words[filled] != 0
-        n = 0
-        word = words[0]
-        # Not a loop over words around a loop over bits: its ends could not be foreseen.
-        while n < filled:
-            s = origins[n] + lowest_bit(word)
-            values[found], places[found] = scores[s], column + s
-            found += 1
-            word &= word - np.uint32(1)
-            done = word == 0
-            n += done
-            word = words[n] if done else word
-        if found > k + SPARE:
-            found = _best(values, places, found, k, scratch)
-            ranked, bound = found, values[k - 1]
-    if found > ranked:
-        found = _best(values, places, found, k, scratch)
-    return found
-
-
-@numba.njit(**FLAGS)
-def _bound(scores: np.ndarray, k: int, maxima: np.ndarray) -> Any:
-    """A number below the k-th greatest score, and below no more of the others than need be."""
-    kind = scores.dtype.type
-    lanes = len(maxima)
-    if 2 * lanes > len(scores):
-        return kind(-np.inf)
-    high, low = kind(-np.inf), kind(np.inf)
-    for lane in range(0, lanes, LANES):
-        lane_maxima(scores, lane, lanes, len(scores) // lanes, maxima, lane)
-        top, bottom = lane_extremes(maxima, lane)
-        high, low = max(high, top), min(low, bottom)
-    count = _count(maxima, low)
-    if count < k:
-        return kind(-np.inf)
-    for _ in range(12):
-        if count <= k + k // 4:
-            break
-        middle = kind(0.5) * (low + high)
-        above_middle = _count(maxima, middle)
-        if above_middle >= k:
-            low, count = middle, above_middle
-        else:
-            high = middle
-    return np.nextafter(low, kind(-np.inf))
-
-
-@numba.njit(**FLAGS)
-def _count(numbers: np.ndarray, bound: Any) -> int:
-    count = 0
-    for at in range(0, len(numbers), MASK):
-        count += count_bits(at_least(numbers, at, bound))
-    return count
-
-
-@numba.njit(**FLAGS)
-def _best(
-    values: np.ndarray,
-    places: np.ndarray,
-    found: int,
-    k: int,
-    scratch: tuple[np.ndarray, ...],
-) -> int:
-    """Sort candidates, which stand in the order of their index, by score; keep the first k."""
-    if found > FEW:
-        return _insert(values, places, found, k)
-    spare_values, spare_places = scratch[0], scratch[1]
-    for n in range(found, (found + MASK - 1) // MASK * MASK):
-        values[n] = -np.inf
-    for n in range(found):
-        rank = 0
-        for at in range(0, found, MASK):
-            greater, equal_too = above(values, at, values[n]), at_least(values, at, values[n])
-            if at + MASK <= n:
-                greater = equal_too
-            elif at <= n:
-                earlier = (np.uint32(1) << np.uint32(n - at)) - np.uint32(1)
-                greater |= equal_too & earlier
-            rank += count_bits(greater)
-        spare_values[rank], spare_places[rank] = values[n], places[n]
-    kept = min(found, k)
-    for n in range(kept):
-        values[n], places[n] = spare_values[n], spare_places[n]
-    return kept
-
-
-@numba.njit(**FLAGS)
-def _insert(values: np.ndarray, places: np.ndarray, found: int, k: int) -> int:
-    """The same for many candidates, in place; cheap where most of them tie."""
-    kept = 0
-    for n in range(found):
-        value, place = values[n], places[n]
-        if kept < k:
-            at = kept
-            kept += 1
-        elif value > values[k - 1]:
-            at = k - 1
-        else:
-            continue
-        while at > 0 and values[at - 1] < value:
-            values[at], places[at] = values[at - 1], places[at - 1]
-            at -= 1
-        values[at], places[at] = value, place
-    return kept

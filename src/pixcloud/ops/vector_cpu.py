@@ -42,6 +42,10 @@ def _load(builder: Any, pointer: Any, lanes: int, align: int) -> Any:
     return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=align)
 
 
+def _store(builder: Any, value: Any, pointer: Any, align: int) -> None:
+    builder.store(value, builder.bitcast(pointer, value.type.as_pointer()), align=align)
+
+
 def _step(builder: Any, pointer: Any, count: int) -> Any:
     return builder.gep(pointer, [ir.Constant(PLACE, count)])
 
@@ -71,23 +75,27 @@ def score_tile(
     out: Any,
     out_at: Any,
     out_row: Any,
+    raw: Any,
+    raw_at: Any,
+    keep: Any,
 ) -> Any:
     """out[r, j] = start[j] - |x_r - y_j|^2, or start[j] + x_r . y_j, for rows r and columns j.
 
-    The sum runs over the channels in order, from start[j] on, in the same way at every place of
-    every tile: equal points have equal scores.
+    The sum runs over the channels in order, in the same way at every place of every tile, and is
+    the same with x and y exchanged: equal points have equal scores.
 
     Args:
         rows: (channels, TILE_ROWS) array of x.
         columns: (channels, tile columns) array of y.
-        start, start_at: what the sums begin with, from this place on.
-        channels: length of the sums, at least 1.
+        start, start_at: what is added to the sums, from this place on.
+        channels: length of the sums.
         direct: True for distances, False for products.
         out, out_at, out_row: the result lies at out_at + r out_row + j of a contiguous array.
+        raw, raw_at, keep: if keep is True, the sums alone lie at raw_at + (tile columns) r + j.
     """
-    place = types.intp
-    arrays = (rows, columns, start, place, place, types.boolean, out, place, place)
-    return types.void(*arrays), _generate_tile
+    place, truth = types.intp, types.boolean
+    given = (rows, columns, start, place, place, truth)
+    return types.void(*given, out, place, place, raw, place, truth), _generate_tile
 
 
 def _generate_tile(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -98,12 +106,13 @@ def _generate_tile(context: Any, builder: Any, signature: Any, args: Any) -> Any
     right = _pointer(context, builder, kinds[1], args[1], zero)
     begin = _pointer(context, builder, kinds[2], args[2], args[3])
     out = _pointer(context, builder, kinds[6], args[6], args[7])
+    raw = _pointer(context, builder, kinds[9], args[9], args[10])
     vector = ir.VectorType(left.type.pointee, lanes)
     tile = [(r, v) for r in range(TILE_ROWS) for v in range(2)]
     # LLVM keeps these in registers.
     sums = {place: cgutils.alloca_once(builder, vector) for place in tile}
-    for (_, v), slot in sums.items():
-        builder.store(_load(builder, _step(builder, begin, v * lanes), lanes, size), slot)
+    for slot in sums.values():
+        builder.store(ir.Constant(vector, None), slot)
 
     def add_channels(term: Any) -> None:
         with cgutils.for_range(builder, args[4], intp=PLACE) as loop:
@@ -132,8 +141,67 @@ def _generate_tile(context: Any, builder: Any, signature: Any, args: Any) -> Any
             add_channels(product)
     for (r, v), slot in sums.items():
         target = builder.gep(out, [builder.mul(args[8], ir.Constant(PLACE, r))])
-        target = builder.bitcast(_step(builder, target, v * lanes), vector.as_pointer())
-        builder.store(builder.load(slot), target, align=size)
+        more = _load(builder, _step(builder, begin, v * lanes), lanes, size)
+        total = builder.fadd(builder.load(slot), more)
+        _store(builder, total, _step(builder, target, v * lanes), size)
+    with builder.if_then(args[11]):
+        for (r, v), slot in sums.items():
+            _store(builder, builder.load(slot), _step(builder, raw, (2 * r + v) * lanes), size)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def turn_tile(
+    _: Any,
+    raw: Any,
+    raw_at: Any,
+    raw_row: Any,
+    start: Any,
+    start_at: Any,
+    out: Any,
+    out_at: Any,
+    out_row: Any,
+) -> Any:
+    """out[j, r] = raw[r, j] + start[r] for as many r and j as a vector has numbers.
+
+    Args:
+        raw, raw_at, raw_row: raw[r, j] lies at raw_at + r raw_row + j of a contiguous array.
+        start, start_at: what is added, from this place on.
+        out, out_at, out_row: out[j, r] lies at out_at + j out_row + r.
+    """
+    place = types.intp
+    return types.void(raw, place, place, start, place, out, place, place), _generate_turn
+
+
+def _generate_turn(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    kinds = signature.args
+    size = _width(kinds[0].dtype)
+    lanes = TILE_BYTES // size // 2
+    source = _pointer(context, builder, kinds[0], args[0], args[1])
+    begin = _pointer(context, builder, kinds[3], args[3], args[4])
+    out = _pointer(context, builder, kinds[5], args[5], args[6])
+
+    def row(pointer: Any, step: Any, n: int) -> Any:
+        return builder.gep(pointer, [builder.mul(step, ir.Constant(PLACE, n))])
+
+    tile = [_load(builder, row(source, args[2], r), lanes, size) for r in range(lanes)]
+    half = lanes // 2
+    # Rows n and n + half, interleaved, are rows 2 n and 2 n + 1; after log2(lanes) times this the
+    # tile is turned.
+    order = [n // 2 + (n % 2) * lanes for n in range(2 * lanes)]
+    mixed = [
+        ir.Constant(ir.VectorType(INDEX, lanes), order[first : first + lanes])
+        for first in (0, lanes)
+    ]
+    for _ in range(lanes.bit_length() - 1):
+        tile = [
+            builder.shuffle_vector(tile[n], tile[n + half], places)
+            for n in range(half)
+            for places in mixed
+        ]
+    more = _load(builder, begin, lanes, size)
+    for n, vector in enumerate(tile):
+        _store(builder, builder.fadd(vector, more), row(out, args[7], n), size)
     return context.get_dummy_value()
 
 
@@ -160,8 +228,7 @@ def _generate_maxima(context: Any, builder: Any, signature: Any, args: Any) -> A
             new = _load(builder, _step(builder, base, n * lanes), lanes, size)
             builder.store(_choose(builder, ">", new, builder.load(slot)), slot)
     for n, slot in enumerate(slots):
-        target = builder.bitcast(_step(builder, out, n * lanes), vector.as_pointer())
-        builder.store(builder.load(slot), target, align=size)
+        _store(builder, builder.load(slot), _step(builder, out, n * lanes), size)
     return context.get_dummy_value()
 
 
