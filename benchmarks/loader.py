@@ -22,7 +22,8 @@ from pixcloud.data.files import write_cloud_ply
 from pixcloud.data.loading import PairDataset, PairOrder, collate_pairs, pair_batches
 from pixcloud.data.sources import open_pairs
 from pixcloud.data.views import augment_clouds, augment_pictures
-from pixcloud.trainer import build_objective, build_optimizer
+from pixcloud.optimizer import build_optimizer
+from pixcloud.trainer import build_objective
 from pixcloud.types import PairBatch
 
 
@@ -63,7 +64,7 @@ def _measure(recipe: str, source: str, batch_size: int, rounds: int) -> dict[str
 
 def _step(config: PretrainConfig, batch: PairBatch) -> Any:
     objective = build_objective(config).train()
-    optimizer = build_optimizer(config, objective)
+    optimizer = build_optimizer(config.optim, objective)
 
     def step() -> None:
         optimizer.zero_grad()

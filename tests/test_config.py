@@ -120,7 +120,7 @@ def test_every_recipe_is_valid() -> None:
         ({"trainer": {"epochs": 1.5}}, r"trainer\.epochs = 1\.5: a whole number"),
         ({"trainer": {"batch_size": True}}, r"trainer\.batch_size = True: a whole number"),
         ({"trainer": {"device": "cudaa"}}, "device = 'cudaa': it must be one of auto, cpu, cuda"),
-        ({"trainer": {"precision": 32}}, r"trainer\.precision = 32: one of '32', 'bf16'"),
+        ({"trainer": {"precision": 32}}, r"trainer\.precision = 32: one of 'auto', '32', 'bf16'"),
         ({"resume": "yes"}, "resume = 'yes': true or false"),
         ({"run": 3}, "run = 3: text"),
         ({"data": {"unpaired": "eror"}}, r"data\.unpaired = 'eror': one of 'error', 'skip'"),

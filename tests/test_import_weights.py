@@ -21,11 +21,11 @@ from pixcloud.import_weights import import_crosspoint, read_state_dict
 from pixcloud.losses import nt_xent
 
 
-@pytest.fixture(scope="module")
-def fixture(shared: Path) -> tuple[Path, dict[str, np.ndarray]]:
+@pytest.fixture(scope="module", params=["dgcnn", "dgcnn_partseg"])
+def fixture(shared: Path, request: pytest.FixtureRequest) -> tuple[Path, dict[str, np.ndarray]]:
     folder = shared / "fixtures"
-    with np.load(folder / "dgcnn_expected.npz") as file:
-        return folder / "dgcnn.pth", dict(file)
+    with np.load(folder / f"{request.param}_expected.npz") as file:
+        return folder / f"{request.param}.pth", dict(file)
 
 
 def relative(ours: torch.Tensor, expected: np.ndarray) -> float:
@@ -66,7 +66,9 @@ def test_training_step(fixture: tuple[Path, dict[str, np.ndarray]], tmp_path: Pa
     assert relative(cross, expected["loss_cmid"]) < 1e-9
     (intra + cross).backward()
 
-    parameters = {original(name): p for name, p in encoder.named_parameters()}
+    segments = weights.stem == "dgcnn_partseg"
+    rename = original_segmentation if segments else original
+    parameters = {rename(name): p for name, p in encoder.named_parameters()}
     parameters |= {f"inv_head.{name}": p for name, p in head.named_parameters()}
     checked = 0
     for key, norm in expected.items():
@@ -74,19 +76,20 @@ def test_training_step(fixture: tuple[Path, dict[str, np.ndarray]], tmp_path: Pa
             continue
         gradient = parameters.pop(key.removeprefix("grad_norm/")).grad
         assert gradient is not None
-        if key.endswith("inv_head.0.bias"):  # before a BN: the true gradient is zero
+        if norm < 1e-12:  # zero: before a BN, or before a matrix of zeros
             assert gradient.norm() < 1e-12
-            assert norm < 1e-12
         else:
             assert abs(float(gradient.norm()) / norm - 1) < 1e-7, key
         checked += 1
-    assert checked == 21
+    assert checked == (41 if segments else 21)
     assert not parameters, "parameters that the reference does not have"
 
-    buffers = {original(name): b for name, b in encoder.named_buffers()}
+    buffers = {rename(name): b for name, b in encoder.named_buffers()}
     buffers |= {f"inv_head.{name}": b for name, b in head.named_buffers()}
-    statistics = [key for key in expected if key.startswith("after_step/")]
-    assert len(statistics) == 12
+    no_layer = ("bn7.", "bn8.", "bn9.", "bn10.")  # which the original makes and does not call
+    names = [key.removeprefix("after_step/") for key in expected if "after_step/" in key]
+    statistics = [f"after_step/{name}" for name in names if not name.startswith(no_layer)]
+    assert len(statistics) == (24 if segments else 12)
     for key in statistics:
         assert relative(buffers[key.removeprefix("after_step/")], expected[key]) < 1e-9, key
 
@@ -100,6 +103,30 @@ def original(name: str) -> str:
     _, number, layer, part = name.split(".")
     place = int(number) + 1
     return f"conv{place}.0.{part}" if layer == "linear" else f"bn{place}.{part}"
+
+
+def original_segmentation(name: str) -> str:
+    """Our name of a weight of the DGCNN for segmentation as the original calls it."""
+    prefix = "transform_net." if name.startswith("transform.") else ""
+    name = name.removeprefix("transform.")
+    whole = {
+        "linear.weight": "conv3.0.weight",
+        "cloud.0.weight": "linear1.weight",
+        "cloud.3.weight": "linear2.weight",
+        "matrix.weight": "transform.weight",
+        "matrix.bias": "transform.bias",
+        "fuse.weight": "conv6.0.weight",
+    }
+    if name in whole:
+        return prefix + whole[name]
+    layer, part = name.rsplit(".", 1)
+    layers = {"cloud.1": "bn3", "cloud.4": "bn4", "bn": "conv3.1" if prefix else "bn6"}
+    if layer in layers:
+        return f"{prefix}{layers[layer]}.{part}"
+    conv, kind = layer.rsplit(".", 1)
+    number = {"conv": 1, "convs.0": 1, "convs.1": 3, "convs.2": 5}[conv]
+    number += kind.startswith("second_")
+    return f"{prefix}conv{number}.0.{part}" if "linear" in kind else f"{prefix}bn{number}.{part}"
 
 
 def state_dict(embed: int = 16) -> dict[str, torch.Tensor]:
@@ -176,10 +203,47 @@ def test_refuses_by_name(kind: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert sorted(p.name for p in tmp_path.iterdir()) == ["w.pth"], "something stayed behind"
 
 
-@pytest.mark.parametrize("name", ["dgcnn_partseg.pth", "pct_fp16.pth"])
-def test_other_architectures_are_refused(name: str, shared: Path, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"not a CrossPoint DGCNN state dict; .*not known here"):
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("pct_fp16.pth", "not a CrossPoint DGCNN state dict; .*not known here"),
+        (
+            "dgcnn_partseg_with_head_fp16.pth",
+            "not a CrossPoint DGCNN for segmentation state dict; .*not known here: conv10.* are "
+            "a head for parts: take them out",
+        ),
+    ],
+)
+def test_other_architectures_are_refused(
+    name: str, words: str, shared: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(WeightsError, match=words):
         import_crosspoint(str(shared / "fixtures" / name), str(tmp_path / "out"))
+
+
+def test_refuses_a_segmentation_encoder_by_name(shared: Path, tmp_path: Path) -> None:
+    state = read_state_dict(shared / "fixtures" / "dgcnn_partseg.pth")
+
+    def refused(words: str, key: str, value: torch.Tensor | None) -> None:
+        kept = {k: v for k, v in {**state, key: value}.items() if v is not None}
+        torch.save(kept, tmp_path / "w.pth")
+        with pytest.raises(WeightsError, match=words):
+            import_crosspoint(str(tmp_path / "w.pth"), str(tmp_path / "out"))
+        assert [p.name for p in tmp_path.iterdir()] == ["w.pth"]
+
+    net = "transform_net"
+    refused(r"missing: bn9\.bias", "bn9.bias", None)
+    refused(rf"missing: {net}\.transform\.bias", f"{net}.transform.bias", None)
+    refused(
+        rf"{net}\.bn2\.bias and {net}\.conv2\.1\.bias are one layer but differ",
+        f"{net}.conv2.1.bias",
+        torch.full((128,), 7.0),
+    )
+    refused(
+        r"of another shape: transform\.matrix\.weight \(9, 8\) instead of \(9, 256\)",
+        f"{net}.transform.weight",
+        torch.zeros(9, 8),
+    )
 
 
 class Bomb:

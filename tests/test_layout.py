@@ -28,7 +28,7 @@ ORDER = [
     ("objective",),
     ("export", "import_weights", "checkpoint"),
     ("evaluate",),
-    ("schedule", "run_folder", "progress", "selection"),
+    ("precision", "optimizer", "schedule", "run_folder", "progress", "selection"),
     ("trainer",),
     ("report",),
     ("demo", "doctor"),

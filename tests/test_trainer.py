@@ -21,7 +21,8 @@ from pixcloud import cli
 from pixcloud.config import load_config, pretrain_config
 from pixcloud.errors import CheckpointError, ConfigError, TrainingError
 from pixcloud.export import load_encoder
-from pixcloud.trainer import Trainer, build_optimizer, pretrain
+from pixcloud.optimizer import build_optimizer
+from pixcloud.trainer import Trainer, pretrain
 
 SMALL = {
     "data": {"num_points": 32, "picture_size": 24, "workers": 0},
@@ -185,7 +186,7 @@ def test_optimisers_clipping_and_bf16(pair_tree: Path, tmp_path: Path, name: str
     )
     assert pretrain(config).steps == 3
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-    assert type(build_optimizer(config, torch.nn.Linear(2, 2))) is kinds[name]
+    assert type(build_optimizer(config.optim, torch.nn.Linear(2, 2))) is kinds[name]
 
 
 def test_frozen_tower_does_not_change(pair_tree: Path, tmp_path: Path) -> None:

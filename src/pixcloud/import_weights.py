@@ -1,16 +1,18 @@
 """Stage 8, weights of other projects: a file -> the layout of this package, strictly.
 
-The original CrossPoint state dict of DGCNN holds each BN twice (`bn1.*` and `conv1.1.*` are the
-same layer), kernels of 1 x 1 convolutions, and the projection head as `inv_head`. Widths are read
-from the shapes; anything that does not fit is refused by name.
+The original CrossPoint state dicts of DGCNN and of DGCNN for segmentation hold most BNs twice
+(`bn1.*` and `conv1.1.*` are the same layer), kernels of 1 x 1 convolutions, and the projection head
+as `inv_head`. Which of the two it is shows in the keys, widths are read from the shapes; anything
+that does not fit is refused by name.
 """
 
 from __future__ import annotations
 
 import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pixcloud.errors import WeightsError, some
 
@@ -18,14 +20,94 @@ if TYPE_CHECKING:
     import torch
 
 BN_PARTS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-EDGE_CONVS = 4
+
+
+class Layer(NamedTuple):
+    """A linear map and the BN behind it: the original's names, then ours."""
+
+    kernel: str
+    bns: tuple[str, ...]
+    linear: str
+    bn: str
+
+
+class Form(NamedTuple):
+    """One of the original's encoders.
+
+    title, as messages call it; encoder, its registered name here; layers in order; other, our
+    names of single tensors by the original's; unused, BNs that the original makes for a head that
+    is not there.
+    """
+
+    title: str
+    encoder: str
+    layers: tuple[Layer, ...]
+    other: Mapping[str, str]
+    unused: tuple[str, ...]
+
+
+class Translation(NamedTuple):
+    """State dicts of our encoder and of its projection head, and which form they were."""
+
+    form: Form
+    encoder: dict[str, torch.Tensor]
+    head: dict[str, torch.Tensor]
+
+
+def _conv(number: int, linear: str, bn: str, net: str = "") -> Layer:
+    """A convolution whose BN is known by two names."""
+    bns = (f"{net}bn{number}", f"{net}conv{number}.1")
+    return Layer(f"{net}conv{number}.0.weight", bns, f"{linear}.weight", bn)
+
+
+CLASSIFICATION = Form(
+    title="DGCNN",
+    encoder="dgcnn",
+    layers=(
+        *(_conv(i + 1, f"convs.{i}.linear", f"convs.{i}.bn") for i in range(4)),
+        _conv(5, "fuse", "bn"),
+    ),
+    other={},
+    unused=(),
+)
+NET = "transform_net."
+SEGMENTATION = Form(
+    title="DGCNN for segmentation",
+    encoder="dgcnn_seg",
+    layers=(
+        _conv(1, "transform.conv.linear", "transform.conv.bn", NET),
+        _conv(2, "transform.conv.second_linear", "transform.conv.second_bn", NET),
+        Layer(
+            f"{NET}conv3.0.weight", (f"{NET}conv3.1",), "transform.linear.weight", "transform.bn"
+        ),
+        Layer(
+            f"{NET}linear1.weight", (f"{NET}bn3",), "transform.cloud.0.weight", "transform.cloud.1"
+        ),
+        Layer(
+            f"{NET}linear2.weight", (f"{NET}bn4",), "transform.cloud.3.weight", "transform.cloud.4"
+        ),
+        _conv(1, "convs.0.linear", "convs.0.bn"),
+        _conv(2, "convs.0.second_linear", "convs.0.second_bn"),
+        _conv(3, "convs.1.linear", "convs.1.bn"),
+        _conv(4, "convs.1.second_linear", "convs.1.second_bn"),
+        _conv(5, "convs.2.linear", "convs.2.bn"),
+        _conv(6, "fuse", "bn"),
+    ),
+    other={
+        f"{NET}transform.weight": "transform.matrix.weight",
+        f"{NET}transform.bias": "transform.matrix.bias",
+    },
+    unused=("bn7", "bn8", "bn9", "bn10"),
+)
 
 
 def import_crosspoint(file: str, out: str, k: int = 15) -> str:
-    """Turn the original CrossPoint DGCNN weights into an encoder folder.
+    """Turn the original CrossPoint weights of a DGCNN into an encoder folder.
 
     Args:
-        file: state dict saved by torch (.pth, .pt) or safetensors; no pickled code is executed.
+        file: state dict saved by torch (.pth, .pt) or safetensors, of the encoder for
+            classification, or of the one for segmentation without its head for parts; no pickled
+            code is executed.
         out: folder to write; `pixcloud.load_encoder` reads it.
         k: neighbours per point, which the weights do not tell; pre-training used 15.
 
@@ -43,18 +125,20 @@ def import_crosspoint(file: str, out: str, k: int = 15) -> str:
     if Path(out).exists() and any(Path(out).iterdir() if Path(out).is_dir() else [out]):
         raise WeightsError(f"{out}: exists already; give a new folder")
     source = read_state_dict(path)
-    encoder_weights, head_weights = translate_dgcnn(source, str(path))
-    widths = [len(encoder_weights[f"convs.{i}.linear.weight"]) for i in range(EDGE_CONVS)]
-    embed_dim = len(encoder_weights["fuse.weight"])
-    encoder = build_encoder("dgcnn", k=k, embed_dim=embed_dim, widths=widths)
+    form, encoder_weights, head_weights = translate(source, str(path))
+    *over_edges, embed = [layer.linear for layer in form.layers if not layer.kernel.startswith(NET)]
+    widths = [len(encoder_weights[name]) for name in over_edges]
+    embed_dim = len(encoder_weights[embed])
+    encoder = build_encoder(form.encoder, k=k, embed_dim=embed_dim, widths=widths)
     load_strictly(encoder, encoder_weights, str(path))
     pooled, hidden, projection = _head_sizes(head_weights, str(path))
     head = ProjectionHead(pooled, hidden, projection)
     load_strictly(head, head_weights, str(path))
     save_encoder(Path(out), encoder, head, {"imported": "crosspoint", "file": path.name})
+    unused = f" ({', '.join(form.unused)} belong to no layer)" if form.unused else ""
     return (
-        f"{path}: all {len(source)} keys matched: DGCNN with widths {widths}, embedding "
-        f"{embed_dim} and its projection head {pooled}-{hidden}-{projection}; "
+        f"{path}: all {len(source)} keys matched{unused}: {form.title} with widths {widths}, "
+        f"embedding {embed_dim} and its projection head {pooled}-{hidden}-{projection}; "
         f"k = {k}; written to {out}"
     )
 
@@ -96,14 +180,13 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     return content
 
 
-def translate_dgcnn(
-    source: dict[str, torch.Tensor], origin: str
-) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """State dicts of our DGCNN and of its projection head from the original's.
+def translate(source: dict[str, torch.Tensor], origin: str) -> Translation:
+    """State dicts of our encoder and of its projection head from the original's.
 
     Raises:
         WeightsError: for missing, unknown or contradictory keys, all named.
     """
+    form = SEGMENTATION if any(NET in key for key in source) else CLASSIFICATION
     left = dict(source)
     missing: list[str] = []
     encoder: dict[str, torch.Tensor] = {}
@@ -114,32 +197,49 @@ def translate_dgcnn(
             return None
         return left.pop(key)
 
-    for layer in range(1, EDGE_CONVS + 2):
-        last = layer == EDGE_CONVS + 1
-        linear = "fuse.weight" if last else f"convs.{layer - 1}.linear.weight"
-        bn = "bn" if last else f"convs.{layer - 1}.bn"
-        kernel = take(f"conv{layer}.0.weight")
+    for layer in form.layers:
+        kernel = take(layer.kernel)
         if kernel is not None:
-            encoder[linear] = _matrix(kernel, f"conv{layer}.0.weight", origin)
+            encoder[layer.linear] = _matrix(kernel, layer.kernel, origin)
         for part in BN_PARTS:
-            value, twin = take(f"bn{layer}.{part}"), take(f"conv{layer}.1.{part}")
-            if value is None or twin is None:
-                continue
-            if value.shape != twin.shape or not bool((value == twin).all()):
-                raise WeightsError(
-                    f"{origin}: bn{layer}.{part} and conv{layer}.1.{part} are one layer but differ"
-                )
-            encoder[f"{bn}.{part}"] = value
+            values = {f"{bn}.{part}": take(f"{bn}.{part}") for bn in layer.bns}
+            value = _same(values, origin)
+            if value is not None:
+                encoder[f"{layer.bn}.{part}"] = value
+    for key, ours in form.other.items():
+        if (value := take(key)) is not None:
+            encoder[ours] = value
+    for bn in form.unused:
+        for part in BN_PARTS:
+            take(f"{bn}.{part}")
     head_keys = [f"{place}.{part}" for place in (0, 3) for part in ("weight", "bias")]
     head_keys += [f"1.{part}" for part in BN_PARTS]
     head = {key: value for key in head_keys if (value := take(f"inv_head.{key}")) is not None}
     if missing or left:
-        problems = [f"missing: {some(missing)}"] if missing else []
-        problems += [f"not known here: {some(sorted(left))}"] if left else []
-        if any(key.startswith("module.") for key in left):
-            problems.append("the names begin with 'module.', as a wrapped model saves them: strip")
-        raise WeightsError(f"{origin}: not a CrossPoint DGCNN state dict; {'; '.join(problems)}")
-    return encoder, head
+        raise WeightsError(f"{origin}: {_misfit(form, missing, sorted(left))}")
+    return Translation(form, encoder, head)
+
+
+def _same(values: dict[str, torch.Tensor | None], origin: str) -> torch.Tensor | None:
+    """The value that one layer has by all its names; None where one is missing."""
+    (first, value), *others = values.items()
+    for key, other in others:
+        if value is None or other is None:
+            return None
+        if value.shape != other.shape or not bool((value == other).all()):
+            raise WeightsError(f"{origin}: {first} and {key} are one layer but differ")
+    return value
+
+
+def _misfit(form: Form, missing: list[str], left: list[str]) -> str:
+    """Why the keys are not those of a form."""
+    problems = [f"missing: {some(missing)}"] if missing else []
+    problems += [f"not known here: {some(left)}"] if left else []
+    if any(key.startswith("module.") for key in left):
+        problems.append("the names begin with 'module.', as a wrapped model saves them: strip")
+    if "conv11.weight" in left:
+        problems.append("conv7 to conv11 are a head for parts: take them out for the encoder alone")
+    return f"not a CrossPoint {form.title} state dict; {'; '.join(problems)}"
 
 
 def _head_sizes(head: dict[str, torch.Tensor], origin: str) -> tuple[int, int, int]:

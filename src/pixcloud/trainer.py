@@ -38,6 +38,8 @@ from pixcloud.errors import ConfigError, TrainingError
 from pixcloud.export import save_encoder
 from pixcloud.machine import available_cores
 from pixcloud.objective import CrossModalObjective
+from pixcloud.optimizer import build_optimizer, match_layout
+from pixcloud.precision import choose_precision
 from pixcloud.progress import TrainingProgress
 from pixcloud.run_folder import RunFolder
 from pixcloud.schedule import learning_rate
@@ -92,7 +94,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         >>> result = pretrain(config)  # doctest: +SKIP
     """
     validate(config)
-    config = resolve(config)
+    config, notes = resolve(config)
     run = RunFolder(config)
     index = open_pair_index(config.data.source)
     pairs = complete_pairs(index, config.data.unpaired)
@@ -117,7 +119,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     run.start(trainer.progress.step)
     for gap in gaps(index):
         run.say(gap)
-    trainer.announce(len(pairs))
+    trainer.announce(len(pairs), notes)
     with StopRequest() as stop:
         trainer.fit(itertools.chain(first, batches), stop)
     return PretrainResult(
@@ -125,8 +127,8 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     )
 
 
-def resolve(config: PretrainConfig) -> PretrainConfig:
-    """The config with what depends on the machine filled in, so that it is on record.
+def resolve(config: PretrainConfig) -> tuple[PretrainConfig, list[str]]:
+    """The config with what depends on the machine filled in, so that it is on record; and why.
 
     Raises:
         ConfigError: for a device that is not there.
@@ -140,6 +142,7 @@ def resolve(config: PretrainConfig) -> PretrainConfig:
             trainer,
             device=before.device if trainer.device == "auto" else trainer.device,
             threads=trainer.threads or before.threads,
+            precision=before.precision if trainer.precision == "auto" else trainer.precision,
         )
     device = trainer.device
     if device == "auto":
@@ -147,9 +150,13 @@ def resolve(config: PretrainConfig) -> PretrainConfig:
     if device != "cpu" and not torch.get_device_module(device).is_available():
         raise ConfigError(f"trainer.device = {device}: there is none here; use cpu, or auto")
     threads = trainer.threads or available_cores()
-    return dataclasses.replace(
-        config, trainer=dataclasses.replace(trainer, device=device, threads=threads)
-    )
+    trainer, notes = dataclasses.replace(trainer, device=device, threads=threads), []
+    if trainer.precision == "auto":
+        torch.set_num_threads(threads)
+        chosen, measured = choose_precision(device)
+        trainer = dataclasses.replace(trainer, precision=chosen)
+        notes = [f"trainer.precision auto takes {chosen}: {measured}"]
+    return dataclasses.replace(config, trainer=trainer), notes
 
 
 def build_objective(config: PretrainConfig) -> CrossModalObjective:
@@ -158,17 +165,6 @@ def build_objective(config: PretrainConfig) -> CrossModalObjective:
     point_encoder = build_encoder(config.encoder.name, **config.encoder.settings)
     image_encoder = ImageEncoder(config.image.name, frozen=config.image.frozen)
     return CrossModalObjective(point_encoder, image_encoder, **dataclasses.asdict(config.objective))
-
-
-def build_optimizer(config: PretrainConfig, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Adam, AdamW or SGD over all weights that are trained."""
-    settings = config.optim
-    weights = [p for p in model.parameters() if p.requires_grad]
-    common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
-    if settings.name == "sgd":
-        return torch.optim.SGD(weights, momentum=settings.momentum, **common)
-    kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
-    return kind(weights, **common)
 
 
 class Trainer:
@@ -194,7 +190,7 @@ class Trainer:
             precision=PRECISIONS[config.trainer.precision],  # type: ignore[arg-type]
         )
         self.objective = build_objective(config)
-        optimizer = build_optimizer(config, self.objective)
+        optimizer = build_optimizer(config.optim, self.objective)
         self.model, self.optimizer = self.fabric.setup(self.objective, optimizer)
 
     def restore(self) -> None:
@@ -204,6 +200,7 @@ class Trainer:
             return
         self.objective.load_state_dict(saved.model)
         self.optimizer.load_state_dict(saved.optimizer)
+        match_layout(self.optimizer)
         restore_generators(saved.generators)
         self.progress = Progress(**saved.state)
 
@@ -217,16 +214,20 @@ class Trainer:
         )
         save_checkpoint(self.run.checkpoints, checkpoint, self.config.trainer.keep_checkpoints)
 
-    def announce(self, pairs: int) -> None:
+    def announce(self, pairs: int, notes: list[str]) -> None:
         """Say what is about to run."""
         trainer, encoder = self.config.trainer, self.config.encoder
         count = sum(p.numel() for p in self.objective.point_encoder.parameters())
         where = f"from step {self.progress.step}" if self.progress.step else "from scratch"
+        tower = self.objective.image_encoder.memory_format
+        for note in notes:
+            self.run.say(note)
         self.run.say(
             f"pre-training {encoder.name} ({count / 1e6:.2f} M weights) with "
             f"{self.config.image.name} on {pairs} pairs: {trainer.epochs} epochs of "
             f"{self.steps_per_epoch} steps, {where}; {trainer.device}, precision "
-            f"{trainer.precision}, {trainer.threads} threads; run folder {self.run.path}"
+            f"{trainer.precision}, picture tower {tower}, {trainer.threads} threads; run folder "
+            f"{self.run.path}"
         )
 
     def fit(self, batches: Iterator[PairBatch], stop: StopRequest) -> None:

@@ -16,6 +16,7 @@ from pixcloud.objective import CrossModalObjective
 SMALL = {
     "pointnet": {"embed_dim": 16, "widths": [8, 12], "transforms": True},
     "dgcnn": {"k": 4, "embed_dim": 16, "widths": [8, 8, 8, 8]},
+    "dgcnn_seg": {"k": 4, "embed_dim": 16, "widths": [8, 8, 8, 8, 8]},
 }
 every = pytest.mark.parametrize("name", sorted(ENCODERS))
 

@@ -11,12 +11,25 @@ from typing import Any
 
 from pixcloud.encoders.base import PointEncoder
 from pixcloud.encoders.dgcnn import DGCNN
+from pixcloud.encoders.dgcnn_seg import SegmentationDGCNN
 from pixcloud.encoders.pointnet import PointNet
 from pixcloud.errors import ConfigError, nearest
 
-ENCODERS: dict[str, type[PointEncoder]] = {"pointnet": PointNet, "dgcnn": DGCNN}
+ENCODERS: dict[str, type[PointEncoder]] = {
+    "pointnet": PointNet,
+    "dgcnn": DGCNN,
+    "dgcnn_seg": SegmentationDGCNN,
+}
 
-__all__ = ["DGCNN", "ENCODERS", "PointEncoder", "PointNet", "build_encoder", "register_encoder"]
+__all__ = [
+    "DGCNN",
+    "ENCODERS",
+    "PointEncoder",
+    "PointNet",
+    "SegmentationDGCNN",
+    "build_encoder",
+    "register_encoder",
+]
 
 
 def register_encoder(name: str, cls: type[PointEncoder]) -> None:

@@ -1,0 +1,93 @@
+"""Stage 4, EdgeConv with two layers over the edges: x (B, N, C_in) -> (B, N, C_out).
+
+DGCNN's networks for segmentation (Wang et al. 2019, arXiv:1801.07829) put two layers on each edge
+before the maximum: y_i = max_j f2(f1([x_j - x_i ; x_i])), each f a linear map without bias, BN over
+all edges and LeakyReLU(0.2). The first one is factored as in `pixcloud.encoders.edgeconv`; the
+second one is `pixcloud.ops.edge_pairs`, which keeps nothing of the size of the edges.
+
+Shape legend: B clouds, N points, k neighbours, C_in and C_out channels.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pixcloud.ops.batch_norm import running_statistics, update_running
+from pixcloud.ops.edge_pairs import edge_pair_extreme, edge_pair_statistics
+from pixcloud.ops.gather_reduce import gather_reduce, in_degree
+from pixcloud.ops.neighbours import knn
+
+
+class TwoLayerEdgeConv(nn.Module):
+    """EdgeConv with two linear maps, each with BN over all edges and LeakyReLU(0.2), and a max.
+
+    Args:
+        in_channels: C_in.
+        hidden_channels: between the two maps.
+        out_channels: C_out.
+        k: neighbours, the point itself among them.
+
+    Example:
+        >>> TwoLayerEdgeConv(3, 16, 32, k=4)(torch.rand(2, 32, 3)).shape
+        torch.Size([2, 32, 32])
+    """
+
+    def __init__(self, in_channels: int, hidden_channels: int, out_channels: int, k: int) -> None:
+        super().__init__()
+        self.k = k
+        self.linear = nn.Linear(2 * in_channels, hidden_channels, bias=False)
+        self.bn = nn.BatchNorm1d(hidden_channels)
+        self.second_linear = nn.Linear(hidden_channels, out_channels, bias=False)
+        self.second_bn = nn.BatchNorm1d(out_channels)
+
+    def forward(self, x: torch.Tensor, index: torch.Tensor | None = None) -> torch.Tensor:
+        """x (B, N, C_in) to (B, N, C_out); `index` (B, N, k) replaces the neighbours in x."""
+        # As in EdgeConv: the factored first layer needs fp32.
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(self.linear.weight.dtype)
+            if index is None:
+                index = knn(x, min(self.k, x.shape[1]))
+            return self._second(*self._first(x, index), index)
+
+    def _first(self, x: torch.Tensor, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """p and q (B, N, hidden) whose sum p_j + q_i is the normalised first layer of an edge."""
+        w_edge, w_centre = self.linear.weight.chunk(2, dim=1)
+        u = F.linear(x, w_edge)
+        v = F.linear(x, w_centre - w_edge)
+        if self.training:
+            mean_u, mean_v, var = _edge_moments(u, v, index)
+            edges = index.numel()
+            update_running(self.bn, mean_u + mean_v, var * (edges / max(edges - 1, 1)))
+        else:
+            mean_u, var = running_statistics(self.bn)
+            mean_v = torch.zeros_like(mean_u)
+        scale = self.bn.weight * torch.rsqrt(var + self.bn.eps)
+        return (u - mean_u) * scale, (v - mean_v) * scale + self.bn.bias
+
+    def _second(self, p: torch.Tensor, q: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        weight, bn = self.second_linear.weight, self.second_bn
+        sign = torch.where(bn.weight >= 0, 1.0, -1.0).to(p.dtype)
+        if self.training:
+            extreme, mean, var = edge_pair_statistics(p, q, index, weight, sign)
+            edges = index.numel()
+            update_running(bn, mean, var * (edges / max(edges - 1, 1)))
+        else:
+            mean, var = running_statistics(bn)
+            extreme = edge_pair_extreme(p, q, index, weight, sign) - mean
+        return F.leaky_relu(extreme * (bn.weight * torch.rsqrt(var + bn.eps)) + bn.bias, 0.2)
+
+
+def _edge_moments(
+    u: torch.Tensor, v: torch.Tensor, index: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean of u_j, mean of v_i and biased variance of u_j + v_i over all edges, each (C,)."""
+    k, edges = index.shape[2], index.numel()
+    degree = in_degree(index, u.dtype)[..., None]
+    mean_u, mean_v = (degree * u).sum((0, 1)) / edges, v.mean((0, 1))
+    # Centred first: the difference of two large sums would lose the variance.
+    u, v = u - mean_u, v - mean_v
+    _, total = gather_reduce(u, index, torch.ones_like(mean_u))
+    squares = (degree * u.square() + v * (2 * total + k * v)).sum((0, 1))
+    return mean_u, mean_v, (squares / edges).clamp_min(0)
