@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,12 @@ class RunFolder:
     Args:
         config: of the run.
 
+    Whatever cannot be written is a `CheckpointError` that names the file. It ends the run, and
+    touches no checkpoint: with room made, `--resume true` goes on from the last one.
+
     Raises:
-        CheckpointError: if the folder holds a run already and `config.resume` is false.
+        CheckpointError: if the folder holds a run already and `config.resume` is false, or cannot
+            be read.
         ConfigError: if it holds a run with other settings and `config.resume` is true.
     """
 
@@ -28,9 +34,15 @@ class RunFolder:
         self.path = Path(config.run).expanduser()
         self.config = config
         saved = self.path / "config.yaml"
-        if self.path.exists() and not self.path.is_dir():
-            raise CheckpointError(f"{self.path}: is a file; give another folder with --run")
-        if not saved.exists():
+        try:
+            there = saved.exists()
+            if self.path.exists() and not self.path.is_dir():
+                raise CheckpointError(f"{self.path}: is a file; give another folder with --run")
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path}: cannot be read ({error.strerror}); give another folder with --run"
+            ) from error
+        if not there:
             return
         if not config.resume:
             raise CheckpointError(
@@ -56,38 +68,86 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     def start(self, step: int) -> None:
-        """Make the folder, and forget what was logged after `step`, which will be run again."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        save_config(self.config, self.path / "config.yaml")
-        if self.metrics.exists():
-            kept = [line for line in read_metrics(self.metrics) if line["step"] <= step]
-            write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+        """Make the folder, and forget what was logged after `step`, which will be run again.
+
+        Raises:
+            CheckpointError: if it cannot be written; what is there stays as it was.
+        """
+        place = self.path
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            place = self.path / "config.yaml"
+            save_config(self.config, place)
+            if self.metrics.exists():
+                place = self.metrics
+                kept = [line for line in read_metrics(place) if line["step"] <= step]
+                write_text(place, "".join(json.dumps(line) + "\n" for line in kept))
+        except OSError as error:
+            raise _cannot_write(place, error) from error
 
     def log(self, **values: Any) -> None:
-        """Append one object to `metrics.jsonl`."""
-        with open(self.metrics, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(values) + "\n")
+        """Append one object to `metrics.jsonl`.
+
+        Raises:
+            CheckpointError: if it cannot be written.
+        """
+        _append(self.metrics, json.dumps(values))
 
     def say(self, message: str) -> None:
-        """One line for the person at the terminal, and into `train.log` once the run began."""
+        """One line for the person at the terminal, and into `train.log` once the run began.
+
+        Raises:
+            CheckpointError: if that cannot be written.
+        """
         sys.stderr.write(message + "\n")
         self.note(message)
 
     def note(self, message: str) -> None:
-        """One line into `train.log` alone."""
+        """One line into `train.log` alone.
+
+        Raises:
+            CheckpointError: if it cannot be written.
+        """
         if self.path.is_dir():
             stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-            with open(self.path / "train.log", "a", encoding="utf-8") as stream:
-                stream.write(f"{stamp} {message}\n")
+            _append(self.path / "train.log", f"{stamp} {message}")
+
+
+def _append(path: Path, line: str) -> None:
+    """Append a line: all of it, or on a full disk nothing."""
+    size = None
+    try:
+        with open(path, "ab", buffering=0) as stream:
+            size = stream.tell()
+            content = f"{line}\n".encode()
+            while content:  # a disk that fills up takes a part, and then says why
+                content = content[stream.write(content) :]
+    except OSError as error:
+        if size is not None:
+            with suppress(OSError):
+                os.truncate(path, size)
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: cannot be written ({error.strerror or error}); make room or mend the folder, "
+        "then go on with --resume true: checkpoints stay as they are"
+    )
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl`; a last line that a kill cut short is left out.
 
     Raises:
-        CheckpointError: if another line is no JSON object with a step.
+        CheckpointError: if it cannot be read, or another line is no JSON object with a step.
     """
-    lines = path.read_text(encoding="utf-8").split("\n")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error}); is it a run's own file?"
+        ) from error
     records = []
     for number, line in enumerate(lines, 1):
         if not line:
