@@ -103,9 +103,16 @@ def test_one_point_and_one_cloud_in_evaluation() -> None:
     ours.eval()
     twin.eval()
     with torch.no_grad():
-        for x in (torch.randn(1, 30, 3), torch.randn(2, 1, 3), torch.ones(1, 7, 3)):
+        for x in (torch.randn(1, 30, 3), torch.ones(1, 7, 3)):
             for a, b in zip(ours(x.double()), twin(x.double()), strict=True):
                 assert difference(a, b) < 1e-9
+    alone, its_twin = pair(torch.float64, k=1)
+    with torch.no_grad():
+        x = torch.randn(2, 1, 3).double()
+        for a, b in zip(alone.eval()(x), its_twin.eval()(x), strict=True):
+            assert difference(a, b) < 1e-9
+    with pytest.raises(ValueError, match="k = 5 neighbours of a cloud of 1 points"):
+        ours(torch.randn(2, 1, 3).double())
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         ours.train()(torch.randn(1, 30, 3).double())
 

@@ -52,7 +52,7 @@ class EdgeConv(nn.Module):
             ValueError: if the clouds have fewer points than k, or index does not fit x.
         """
         if index is None:
-            index = knn(x, min(self.k, x.shape[1]))
+            index = knn(x, self.k)
         # Under autocast this layer stays in fp32: W1 x_j - W1 x_i would lose in half precision what
         # W1 (x_j - x_i) keeps.
         with torch.autocast(x.device.type, enabled=False):

@@ -49,7 +49,7 @@ class TwoLayerEdgeConv(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(self.linear.weight.dtype)
             if index is None:
-                index = knn(x, min(self.k, x.shape[1]))
+                index = knn(x, self.k)
             return self._second(*self._first(x, index), index)
 
     def _first(self, x: torch.Tensor, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

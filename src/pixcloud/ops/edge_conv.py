@@ -147,8 +147,7 @@ def _with_torch(
     centres = x.detach().mean(dim=1, keepdim=True)
     u = F.linear(x - centres, w_edge)
     v = F.linear(x - centres, w_centre - w_edge) + F.linear(centres, w_centre)
-    sign = torch.where(bn.weight < 0, -1.0, 1.0).to(u.dtype)
-    extreme, total = gather_reduce(u, index, sign)
+    extreme, total = gather_reduce(u, index, bn.weight.detach().sign())
     if bn.training:
         mean, var = _batch_statistics(u, v, total, index)
         edges = index.numel()

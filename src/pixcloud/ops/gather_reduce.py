@@ -17,16 +17,15 @@ class _GatherReduce(torch.autograd.Function):
     def forward(
         ctx: Any, u: torch.Tensor, index: torch.Tensor, sign: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        extreme, total = torch.empty_like(u), torch.empty_like(u)
+        total = torch.empty_like(u)
         where = torch.empty(u.shape, dtype=torch.int64, device=u.device)
         for b in range(u.shape[0]):
-            # The minimum is the maximum of the negated channel, so one reduction serves both.
-            edges = (u[b] * sign).index_select(0, index[b].flatten()).view(*index[b].shape, -1)
-            extreme[b], rank = edges.max(dim=1)
-            where[b] = index[b].gather(1, rank)
+            edges = u[b].index_select(0, index[b].flatten()).view(*index[b].shape, -1)
             total[b] = edges.sum(dim=1)
+            # The minimum is the maximum of the negated channel, so one reduction serves both.
+            where[b] = index[b].gather(1, edges.mul_(sign).max(dim=1).indices)
         ctx.save_for_backward(index, where)
-        return extreme * sign, total * sign
+        return u.gather(1, where), total
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, None, None]:
@@ -45,13 +44,14 @@ def gather_reduce(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Extreme and sum of u over the neighbours of each point.
 
-    extreme[b, i, c] = max_j u[b, index[b, i, j], c] where sign[c] > 0, the minimum where it is < 0;
+    extreme[b, i, c] = max_j u[b, index[b, i, j], c] where sign[c] > 0, the minimum where it is < 0,
+    the value of the first neighbour where it is 0;
     total[b, i, c] = sum_j u[b, index[b, i, j], c]. Gradients flow to u through both.
 
     Args:
         u: (B, N, C) per-point values.
         index: (B, N, k) int64 neighbours in [0, N).
-        sign: (C,) of +1 and -1, in the dtype of u.
+        sign: (C,) of +1, -1 and 0, in the dtype of u.
 
     Returns:
         extreme and total, each (B, N, C).

@@ -107,7 +107,8 @@ def forward(
     )
     # At a scale of zero all points tie, whatever h is: the first one it is.
     equal = slope == 0
-    best[:, equal], place[:, equal.numpy()] = h[::num_points, equal], 0
+    best[:, equal] = h[::num_points, equal] + 0 * best[:, equal]
+    place[:, equal.numpy()] = 0
     top = F.leaky_relu(best * rounded[0] + rounded[1], SLOPE)
     average = (sums[0] / num_points).to(dtype)
     pooled = torch.cat([top[:, :channels], average[:, :channels]], dim=1)
