@@ -34,14 +34,14 @@ FLAGS: dict[str, Any] = {
     "fastmath": {"contract", "nsz"},
 }
 PIECE_COLUMNS = 512  # columns between two looks at how many candidates there are
-SPARE = 44  # candidates beyond k that are kept before they are sorted
-FEW = 96  # candidates that are ranked; more are inserted one by one
+SPARE = 34  # candidates beyond 3 k / 2 that are kept before they are sorted
+FEW = 96  # candidates that are ranked; more than these and 2 k are inserted one by one
 
 
 @numba.njit(**FLAGS)
 def candidate_room(k: int) -> int:
     """Places that `pick` needs for the candidates of a row."""
-    return k + SPARE + PIECE_COLUMNS + MASK
+    return k + k // 2 + SPARE + PIECE_COLUMNS + MASK
 
 
 @numba.njit(**FLAGS)
@@ -89,7 +89,7 @@ def pick(
             done = word == 0
             n += done
             word = words[n] if done else word
-        if found > k + SPARE:
+        if found > k + k // 2 + SPARE:
             found = _best(values, places, found, k, scratch)
             ranked, bound = found, values[k - 1]
     if found > ranked:
@@ -141,7 +141,7 @@ def _best(
     scratch: tuple[np.ndarray, ...],
 ) -> int:
     """Sort candidates, which stand in the order of their index, by score; keep the first k."""
-    if found > FEW:
+    if found > max(FEW, 2 * k):
         return _insert(values, places, found, k)
     spare_values, spare_places = scratch[0], scratch[1]
     for n in range(found, (found + MASK - 1) // MASK * MASK):
