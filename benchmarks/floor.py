@@ -4,7 +4,8 @@ M = B N points, C_l channels of layer l, E channels before pooling, k neighbours
 
 - EdgeConv, factored: two products of M x C_(l-1) x C_l, 4 M C_(l-1) C_l operations. Training costs
   three times that: forward, gradient of the weights, gradient of the input.
-- Neighbours: M N C_(l-1) multiply-adds, 2 M N C_(l-1) operations, once (no gradient).
+- Neighbours: every pair of points once, M N C_(l-1) / 2 multiply-adds, M N C_(l-1) operations,
+  without gradient.
 - Fusion: 2 M C E with C = sum C_l, three times that in training.
 - Two-layer EdgeConv: the first layer as above; the second over all edges, 2 M k C_1 C_2, three
   times that in training.
@@ -40,8 +41,8 @@ class Cost:
 
 
 def knn_cost(batch: int, points: int, channels: int, k: int) -> Cost:
-    """All distances within each cloud; indices of the nearest written."""
-    return Cost(2.0 * batch * points**2 * channels, 8.0 * batch * points * k)
+    """Each distance within a cloud once, for it has two ends; indices of the nearest written."""
+    return Cost(1.0 * batch * points**2 * channels, 8.0 * batch * points * k)
 
 
 def edgeconv_cost(

@@ -7,6 +7,7 @@ view, lists the picture folder per sample, and composes each augmentation per sa
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -30,6 +31,7 @@ from pixcloud.types import PairBatch
 # Batches that are read before the first counted one: what was read ahead while nothing trained
 # must be used up, and the reading process is four batches ahead.
 AHEAD = 5
+MOST_SECONDS = 120  # of counted batches, beyond twice those read ahead
 
 
 def run(rounds: int = 5, *, small: bool = False) -> dict[str, Any]:
@@ -59,7 +61,8 @@ def _measure(recipe: str, source: str, rounds: int, small: bool) -> dict[str, An
     }
     seconds = in_turns(ways, rounds)
     rates = {name: spread([batch_size / s for s in values]) for name, values in seconds.items()}
-    beside = _beside(dataset, step, batch_size, count=2 if small else 4 * rounds)
+    count = 2 if small else counted_batches(rounds, statistics.median(seconds["step"]))
+    beside = _beside(dataset, step, batch_size, count)
     rates["training, 1 process reading beside"] = beside["pairs_per_s"]
     both = [a + b for a, b in zip(seconds["read"], seconds["augment"], strict=True)]
     return {
@@ -70,6 +73,15 @@ def _measure(recipe: str, source: str, rounds: int, small: bool) -> dict[str, An
         "textbook reading over ours": ratio(seconds["read, textbook"], seconds["read"]),
         "waiting for pairs, share of the time": beside["waiting"],
     }
+
+
+def counted_batches(rounds: int, step_seconds: float) -> int:
+    """Four for each round; fewer where steps are slow, but beyond what was read ahead.
+
+    >>> counted_batches(5, 0.5), counted_batches(5, 8.0), counted_batches(1, 60.0)
+    (20, 15, 10)
+    """
+    return max(2 * AHEAD, min(4 * rounds, int(MOST_SECONDS / step_seconds)))
 
 
 def _step(config: PretrainConfig, batch: PairBatch) -> Any:

@@ -75,7 +75,7 @@ def test_the_count_of_operations_of_dgcnn() -> None:
     products = 2 * (3 * 64 + 64 * 64 + 64 * 128 + 128 * 256) + 512 * 1024
     distances = 2048 * (3 + 64 + 64 + 128)
     cost = floor.dgcnn_cost(8, 2048, widths, 1024, 15, training=True)
-    assert cost.operations == 2 * rows * (3 * products + distances)
+    assert cost.operations == rows * (2 * 3 * products + distances)
 
 
 def test_a_bar_with_and_without_a_goal() -> None:
