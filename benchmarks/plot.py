@@ -14,7 +14,7 @@ Bar = tuple[str, float, float | None, float]
 
 def ratio_bars(bars: Sequence[Bar]) -> str:
     """Bars of (name, times faster, goal or None, what the floor allows), on a logarithmic axis."""
-    left, right, top, line = 330, 860, 58, 34
+    left, right, top, line = 330, 890, 58, 34
     most = max(max(value, goal or 1, bound) for _, value, goal, bound in bars) * 1.3
     scale = (right - left) / math.log(max(most, 2))
 
@@ -29,11 +29,10 @@ def ratio_bars(bars: Sequence[Bar]) -> str:
             parts.append(_text(x(tick), height - 22, f"{tick}", anchor="middle", size=12))
     for place, (name, value, goal, bound) in enumerate(bars):
         y = top + line * place
-        parts.append(_text(left - 12, y + 15, name, anchor="end"))
+        parts.append(_text(left - 58, y + 16, name, anchor="end"))
+        # Before the bar, so that no mark strikes it through and it names none of them.
+        parts.append(_text(left - 12, y + 16, f"{value:.1f}", anchor="end", weight="600"))
         parts.append(_box(left, y + 3, max(x(value) - left, 1), 17, BLUE))
-        # Beside every mark, so that the number is never struck through.
-        beyond = max(x(value), x(bound), x(goal or 1)) + 8
-        parts.append(_text(beyond, y + 16, f"{value:.1f}", weight="600"))
         parts.append(_line(x(bound), y, x(bound), y + 23, INK, width=2, dash="2 2"))
         if goal:
             parts.append(_line(x(goal), y, x(goal), y + 23, ORANGE, width=3))
