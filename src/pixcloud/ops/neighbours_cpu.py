@@ -95,8 +95,8 @@ def _panels(points: np.ndarray, centre: np.ndarray, direct: bool) -> tuple[np.nd
     batch, num_points, channels = points.shape
     width = TILE_BYTES // points.itemsize
     columns = -(-num_points // LANES) * LANES
-    panels = np.zeros((batch, columns // width, channels, width), points.dtype)
-    start = np.full((batch, columns), -np.inf, points.dtype)
+    panels = np.empty((batch, columns // width, channels, width), points.dtype)
+    start = np.empty((batch, columns), points.dtype)
     _fill(points, centre, direct, panels, start)
     return panels, start
 
@@ -128,10 +128,11 @@ def _fill(
     for t in numba.prange(batch * num_panels):
         b, p = t // num_panels, t % num_panels
         first = p * width
-        for w in range(min(width, num_points - first)):
-            start[b, first + w] = 0
+        for w in range(width):
+            inside = first + w < num_points
+            start[b, first + w] = 0 if inside else -np.inf
             for c in range(channels):
-                panels[b, p, c, w] = points[b, first + w, c] - centre[b, c]
+                panels[b, p, c, w] = points[b, first + w, c] - centre[b, c] if inside else 0
         if not direct:
             for c in range(channels):
                 for w in range(width):
