@@ -1,17 +1,26 @@
 """Stage 4, memory of the processor kernels: large tensors, and flat views of rows for the kernels.
 
 A fresh tensor of 64 MiB costs 55 ms on its first pass where the system hands out pages of 4 KiB, a
-quarter of a large product's time; numpy asks for huge pages, and the same pass takes 10 ms.
+quarter of a large product's time; numpy asks for huge pages, and the same pass takes 10 ms or more.
+So a step's large buffers stay with the process and serve in the next step (`kept_memory`).
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from pixcloud.ops.kept_memory import KeptMemory
+
 # Bytes of one vector in `pixcloud.ops.lanes_cpu`: channels are padded to whole vectors.
 LANE_BYTES = 64
+# Bytes of the smallest buffer whose memory is kept for later.
+SMALLEST = 1 << 20
+MEMORY = KeptMemory(most=1 << 29)
+NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 
 
 def lanes(dtype: torch.dtype) -> int:
@@ -30,11 +39,21 @@ def padded(channels: int, dtype: torch.dtype) -> int:
 
 
 def empty(*shape: int, like: torch.Tensor) -> torch.Tensor:
-    """Uninitialised tensor of the type of `like`, in huge pages where there are such."""
-    return torch.from_numpy(np.empty(shape, NUMPY[like.dtype]))
+    """Uninitialised tensor of the type of `like`, in memory that is free again where there is some.
 
+    It starts at a line of the cache: vectors that lie in two lines cost twice.
 
-NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
+    Example:
+        >>> empty(3, 5, like=torch.zeros(1)).data_ptr() % 64
+        0
+    """
+    size = math.prod(shape) * like.dtype.itemsize
+    if size < SMALLEST:
+        memory = np.empty(size + LANE_BYTES, np.uint8)
+    else:
+        memory = MEMORY.array(size + LANE_BYTES)
+    start = -memory.ctypes.data % LANE_BYTES
+    return torch.from_numpy(memory[start : start + size].view(NUMPY[like.dtype]).reshape(shape))
 
 
 def flat_rows(x: torch.Tensor) -> tuple[np.ndarray, int]:

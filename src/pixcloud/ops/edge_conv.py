@@ -116,8 +116,8 @@ class _EdgeConv(torch.autograd.Function):
         from pixcloud.ops import edge_conv_cpu
 
         y, saved = edge_conv_cpu.forward(x, index, weight, scale, bias, running, eps, out[0])
-        ctx.save_for_backward(y, weight, scale)
-        ctx.saved, ctx.eps, ctx.statistics = saved, eps, running is None
+        ctx.save_for_backward(x, y, weight, scale, *saved)
+        ctx.eps, ctx.statistics = eps, running is None
         channels = weight.shape[0]
         mean = saved.mean[:channels] * torch.where(scale < 0, -1.0, 1.0)
         var = saved.var[:channels].clone()
@@ -129,9 +129,9 @@ class _EdgeConv(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         from pixcloud.ops import edge_conv_cpu
 
-        y, weight, scale = ctx.saved_tensors
+        x, y, weight, scale, *saved = ctx.saved_tensors
         of_x, of_weight, of_scale, of_bias = edge_conv_cpu.backward(
-            *(grads[0], y, weight, scale, ctx.eps, ctx.statistics, ctx.saved),
+            *(grads[0], x, y, weight, scale, ctx.eps, ctx.statistics, edge_conv_cpu.Batch(*saved)),
             needs_x=ctx.needs_input_grad[0],
         )
         return of_x, None, of_weight, of_scale, of_bias, None, None, None

@@ -11,7 +11,7 @@ vectors), E = B N k edges.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,16 +22,14 @@ from pixcloud.ops.adjacency_cpu import joined_neighbours, reversed_neighbours
 from pixcloud.ops.buffers_cpu import empty, flat, flat_rows, lanes, padded
 from pixcloud.ops.threads_cpu import use_torch_threads
 
-# Rows of one product in evaluation: what it gives stays in the cache for the pass that follows.
-EVALUATED_ROWS = 2048
+# Rows of one product, at least: what is made for it, or from it, stays in the cache.
+BLOCK_ROWS = 2048
 
 
-@dataclass(frozen=True)
-class Batch:
-    """What the backward pass needs beside x and the parameters.
+class Batch(NamedTuple):
+    """What the backward pass needs beside x, y and the parameters; tensors, as autograd frees.
 
     Attributes:
-        centred: (M, C_in), x - c_b.
         centres: (B, C_in), c_b.
         uv: (M, 2 C).
         near: (M, k), rows of the joined clouds.
@@ -39,11 +37,10 @@ class Batch:
         mean, var: (C,) of the edges in double precision, in the sign of the rows of W.
     """
 
-    centred: torch.Tensor
     centres: torch.Tensor
     uv: torch.Tensor
-    near: np.ndarray
-    rank: np.ndarray
+    near: torch.Tensor
+    rank: torch.Tensor
     mean: torch.Tensor
     var: torch.Tensor
 
@@ -61,11 +58,18 @@ def _halves(weight: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def _centre(x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """Means of the clouds (B, C_in); x without them goes to `out` (M, C_in)."""
-    centres = x.mean(dim=1)
-    torch.sub(x, centres[:, None], out=out.view(x.shape))
-    return centres
+def _blocks(x: torch.Tensor) -> list[tuple[slice, slice]]:
+    """Runs of clouds, and of their rows."""
+    batch, num_points, _ = x.shape
+    step = max(1, BLOCK_ROWS // num_points)
+    runs = [(b, min(batch, b + step)) for b in range(0, batch, step)]
+    return [(slice(b, e), slice(b * num_points, e * num_points)) for b, e in runs]
+
+
+def _centred(x: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+    """x - c_b as rows (M, C_in)."""
+    out = empty(*x.shape, like=x)
+    return torch.sub(x, centres[:, None], out=out).view(-1, x.shape[2])
 
 
 def _far(centres: torch.Tensor, weight: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
@@ -96,10 +100,11 @@ def forward(
     use_torch_threads()
     near = joined_neighbours(index)
     sign = _signs(scale)
-    centred = empty(rows, x.shape[2], like=x)
-    centres = _centre(x, centred)
+    centres = x.mean(dim=1)
     uv = empty(rows, 2 * width, like=x)
-    torch.mm(centred, _halves(weight, sign).T, out=uv)
+    halves = _halves(weight, sign).T
+    for clouds, part in _blocks(x):
+        torch.mm(_centred(x[clouds], centres[clouds]), halves, out=uv[part])
     y = _output(batch, num_points, weight, out, like=x)
     y_flat, y_step = flat_rows(y)
     rank = np.empty(rows * width, _rank_type(k))
@@ -122,7 +127,8 @@ def forward(
         *(y_flat, y_step, rows, num_points),
         *(flat(slope.to(x.dtype)), flat(shift.to(x.dtype)), lanes(x.dtype)),
     )
-    saved = Batch(centred, centres, uv, near, rank, mean, var.double())
+    places = [torch.from_numpy(numbers) for numbers in (near, rank)]
+    saved = Batch(centres, uv, places[0], places[1], mean, var.double())
     return _cut(y, weight, out), saved
 
 
@@ -168,6 +174,7 @@ def _combine(
 
 def backward(
     grad: torch.Tensor,
+    x: torch.Tensor,
     y: torch.Tensor,
     weight: torch.Tensor,
     scale: torch.Tensor,
@@ -179,10 +186,10 @@ def backward(
     """Gradients of x, W, BN's scale and its bias."""
     use_torch_threads()
     batch, num_points, channels = y.shape
-    rows, k = saved.near.shape
+    near, (rows, k) = saved.near.numpy(), saved.near.shape
     sign, width, vector = _signs(scale), saved.uv.shape[1] // 2, lanes(y.dtype)
     blocks = batch * -(-num_points // kernels.ROWS)
-    start, who, which = reversed_neighbours(saved.near, num_points)
+    start, who, which = reversed_neighbours(near, num_points)
     mean = flat((saved.mean - _far(saved.centres, weight, sign)).to(y.dtype))
     uv, duv = saved.uv, empty(rows, 2 * width, like=y)
     of_v, of_u = empty(blocks, 2, width, like=y), empty(blocks, width, like=y)
@@ -191,7 +198,7 @@ def backward(
         *(mean, flat(duv), flat(of_v), vector),
     )
     kernels.collect(
-        *(saved.rank, start, who, which, flat(uv), num_points, width),
+        *(saved.rank.numpy(), start, who, which, flat(uv), num_points, width),
         *(flat(duv), flat(of_u), vector),
     )
     inverse = torch.rsqrt(saved.var + eps)
@@ -202,16 +209,16 @@ def backward(
     each = factor / (rows * k)
     factors = torch.stack([factor, each * grad_bias, each * inverse * grad_scale]).to(y.dtype)
     kernels.finish(
-        *(saved.near.reshape(-1), start, who, flat(uv), num_points, width),
+        *(near.reshape(-1), start, who, flat(uv), num_points, width),
         *(mean, flat(factors), statistics, flat(duv), flat(of_u), vector),
     )
     grad_x = None
     if needs_x:
-        grad_x = empty(rows, saved.centred.shape[1], like=y)
+        grad_x = empty(rows, x.shape[2], like=y)
         torch.mm(duv, _halves(weight, sign), out=grad_x)
         grad_x = grad_x.view(batch, num_points, -1)
     of_clouds = of_u.double().view(batch, -1, width).sum(1)[:, :channels]
-    grad_weight = _grad_weight(duv, saved, of_clouds, statistics, channels) * sign
+    grad_weight = _grad_weight(duv, x, saved.centres, of_clouds, statistics) * sign
     return grad_x, grad_weight, grad_scale[:channels].to(y.dtype) * sign[:, 0], _first(grad_bias, y)
 
 
@@ -221,19 +228,24 @@ def _first(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 def _grad_weight(
     duv: torch.Tensor,
-    saved: Batch,
+    x: torch.Tensor,
+    centres: torch.Tensor,
     of_clouds: torch.Tensor,
     statistics: bool,
-    channels: int,
 ) -> torch.Tensor:
     """Gradient of W (C_out, 2 C_in), from sums of dv over each cloud (B, C_out)."""
-    centred = saved.centred
-    # With few columns the product is fast in one of the two orders only.
-    narrow = centred.shape[1] < 16
-    product = (centred.T @ duv).T if narrow else duv.T @ centred
+    channels = of_clouds.shape[1]
+    product = duv.new_zeros(duv.shape[1], x.shape[2])
+    for clouds, part in _blocks(x):
+        # As quickly made again as kept.
+        centred = _centred(x[clouds], centres[clouds])
+        if x.shape[2] < 16:  # with few columns the product is fast in one of the two orders only
+            product += (centred.T @ duv[part]).T
+        else:
+            product.addmm_(duv[part].T, centred)
     width = product.shape[0] // 2
     of_u, of_v = product[:channels], product[width : width + channels]
-    centres = saved.centres.double()
+    centres = centres.double()
     if statistics:
         # Over all clouds dv adds up to zero, so the origin may move; a far one would lose digits.
         centres = centres - centres.mean(0)
@@ -254,19 +266,16 @@ def evaluate(
     near = joined_neighbours(index)
     y = _output(batch, num_points, weight, out, like=x)
     halves = _halves(weight, scale[:, None].to(weight.dtype))
-    step = max(1, EVALUATED_ROWS // num_points)
-    centred = empty(step * num_points, x.shape[2], like=x)
-    uv = empty(step * num_points, halves.shape[0], like=x)
-    for first in range(0, batch, step):
-        clouds = x[first : first + step]
-        rows = clouds.shape[0] * num_points
-        centres = _centre(clouds, centred[:rows])
-        torch.mm(centred[:rows], halves.T, out=uv[:rows])
+    blocks = _blocks(x)
+    uv = empty(blocks[0][1].stop, halves.shape[0], like=x)
+    for clouds, part in blocks:
+        rows = part.stop - part.start
+        centres = x[clouds].mean(dim=1)
+        torch.mm(_centred(x[clouds], centres), halves.T, out=uv[:rows])
         far = _far(centres, weight, scale[:, None]) + _pad(shift, weight)
-        places = near[first * num_points :][:rows] - first * num_points
-        y_flat, y_step = flat_rows(y[first : first + step])
+        y_flat, y_step = flat_rows(y[clouds])
         kernels.evaluate(
-            *(flat(uv[:rows]), places.reshape(-1), k, num_points),
+            *(flat(uv[:rows]), (near[part] - part.start).reshape(-1), k, num_points),
             *(flat(far.to(x.dtype)), y_flat, y_step, lanes(x.dtype)),
         )
     return _cut(y, weight, out)

@@ -69,4 +69,8 @@ class _Join(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return (None, None, *grads[0].split(ctx.widths, dim=-1))
+        *firsts, last = grads[0].split(ctx.widths, dim=-1)
+        # Each of the first layers gets a second gradient, from the layer that follows it: autograd
+        # adds that in place to a tensor of its own, but makes a new one of a slice.
+        own = [empty(*part.shape, like=part).copy_(part) for part in firsts]
+        return (None, None, *own, last)
