@@ -41,19 +41,25 @@ def padded(channels: int, dtype: torch.dtype) -> int:
 def empty(*shape: int, like: torch.Tensor) -> torch.Tensor:
     """Uninitialised tensor of the type of `like`, in memory that is free again where there is some.
 
-    It starts at a line of the cache: vectors that lie in two lines cost twice.
-
     Example:
         >>> empty(3, 5, like=torch.zeros(1)).data_ptr() % 64
         0
     """
-    size = math.prod(shape) * like.dtype.itemsize
+    return torch.from_numpy(room(shape, np.dtype(NUMPY[like.dtype])))
+
+
+def room(shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
+    """Uninitialised array; one that is large is in memory that is free again, if there is some.
+
+    It starts at a line of the cache: vectors that lie in two lines cost twice.
+    """
+    size = math.prod(shape) * kind.itemsize
     if size < SMALLEST:
         memory = np.empty(size + LANE_BYTES, np.uint8)
     else:
         memory = MEMORY.array(size + LANE_BYTES)
     start = -memory.ctypes.data % LANE_BYTES
-    return torch.from_numpy(memory[start : start + size].view(NUMPY[like.dtype]).reshape(shape))
+    return memory[start : start + size].view(kind).reshape(shape)
 
 
 def flat_rows(x: torch.Tensor) -> tuple[np.ndarray, int]:

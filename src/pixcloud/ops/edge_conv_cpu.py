@@ -212,13 +212,14 @@ def backward(
         *(near.reshape(-1), start, who, flat(uv), num_points, width),
         *(mean, flat(factors), statistics, flat(duv), flat(of_u), vector),
     )
+    # Before the gradient of x, which then takes the memory that this has needed.
+    of_clouds = of_u.double().view(batch, -1, width).sum(1)[:, :channels]
+    grad_weight = _grad_weight(duv, x, saved.centres, of_clouds, statistics) * sign
     grad_x = None
     if needs_x:
         grad_x = empty(rows, x.shape[2], like=y)
         torch.mm(duv, _halves(weight, sign), out=grad_x)
         grad_x = grad_x.view(batch, num_points, -1)
-    of_clouds = of_u.double().view(batch, -1, width).sum(1)[:, :channels]
-    grad_weight = _grad_weight(duv, x, saved.centres, of_clouds, statistics) * sign
     return grad_x, grad_weight, grad_scale[:channels].to(y.dtype) * sign[:, 0], _first(grad_bias, y)
 
 
@@ -234,15 +235,11 @@ def _grad_weight(
     statistics: bool,
 ) -> torch.Tensor:
     """Gradient of W (C_out, 2 C_in), from sums of dv over each cloud (B, C_out)."""
-    channels = of_clouds.shape[1]
-    product = duv.new_zeros(duv.shape[1], x.shape[2])
-    for clouds, part in _blocks(x):
-        # As quickly made again as kept.
-        centred = _centred(x[clouds], centres[clouds])
-        if x.shape[2] < 16:  # with few columns the product is fast in one of the two orders only
-            product += (centred.T @ duv[part]).T
-        else:
-            product.addmm_(duv[part].T, centred)
+    # As quickly made again as kept.
+    centred, channels = _centred(x, centres), of_clouds.shape[1]
+    # With few columns the product is fast in one of the two orders only.
+    narrow = centred.shape[1] < 16
+    product = (centred.T @ duv).T if narrow else duv.T @ centred
     width = product.shape[0] // 2
     of_u, of_v = product[:channels], product[width : width + channels]
     centres = centres.double()

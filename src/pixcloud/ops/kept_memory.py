@@ -66,6 +66,12 @@ class KeptMemory:
         """Bytes that nobody uses."""
         return sum(map(len, [*self._free, *self._left]))
 
+    def clear(self) -> None:
+        """Give all that is free back to the system."""
+        with self._lock:
+            self._free = []
+            self._left.clear()
+
     def leave(self, part: Part) -> None:
         """Take back a part; its array is not used any more."""
         if self.free_bytes() + len(part) <= self.most:
