@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plot import Bar, ratio_bars, scaling_lines
+from benchmarks.points_scaling import slopes
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, IMAGES = ROOT / "docs" / "performance.md", ROOT / "docs" / "images"
@@ -76,7 +77,12 @@ def scaling(report: dict[str, Any]) -> list[str]:
             value = result.get(way)
             cells += [f"{value['seconds']:.3g}", f"{value['peak_mib']:,.0f}"] if value else ["", ""]
         rows.append("| " + " | ".join(cells) + " |")
-    return [*rows, "", f"Memory grows as points to the power of {report['memory_slope']:.2f}."]
+    every, larger = slopes(report["results"])
+    words = (
+        f"Memory grows as points to the power of {every:.2f}, and of {larger:.2f} over the larger "
+        "half of the sizes."
+    )
+    return [*rows, "", words]
 
 
 def loading(report: dict[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ Bar = tuple[str, float, float | None, float]
 
 def ratio_bars(bars: Sequence[Bar]) -> str:
     """Bars of (name, times faster, goal or None, what the floor allows), on a logarithmic axis."""
-    left, right, top, line = 330, 860, 58, 34
+    left, right, top, line = 330, 890, 58, 34
     most = max(max(value, goal or 1, bound) for _, value, goal, bound in bars) * 1.3
     scale = (right - left) / math.log(max(most, 2))
 
@@ -29,7 +29,9 @@ def ratio_bars(bars: Sequence[Bar]) -> str:
             parts.append(_text(x(tick), height - 22, f"{tick}", anchor="middle", size=12))
     for place, (name, value, goal, bound) in enumerate(bars):
         y = top + line * place
-        parts.append(_text(left - 12, y + 15, name, anchor="end"))
+        parts.append(_text(left - 58, y + 16, name, anchor="end"))
+        # Before the bar, so that no mark strikes it through and it names none of them.
+        parts.append(_text(left - 12, y + 16, f"{value:.1f}", anchor="end", weight="600"))
         parts.append(_box(left, y + 3, max(x(value) - left, 1), 17, BLUE))
         # At the foot of the bar, where no mark stands; a bar too short for it has it behind.
         inside = x(value) - left > 44
