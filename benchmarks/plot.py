@@ -33,11 +33,6 @@ def ratio_bars(bars: Sequence[Bar]) -> str:
         # Before the bar, so that no mark strikes it through and it names none of them.
         parts.append(_text(left - 12, y + 16, f"{value:.1f}", anchor="end", weight="600"))
         parts.append(_box(left, y + 3, max(x(value) - left, 1), 17, BLUE))
-        # At the foot of the bar, where no mark stands; a bar too short for it has it behind.
-        inside = x(value) - left > 44
-        beyond = max(x(value), x(bound), x(goal or 1)) + 8
-        where, color = (left + 8, "#ffffff") if inside else (beyond, INK)
-        parts.append(_text(where, y + 16, f"{value:.1f}", weight="600", color=color))
         parts.append(_line(x(bound), y, x(bound), y + 23, INK, width=2, dash="2 2"))
         if goal:
             parts.append(_line(x(goal), y, x(goal), y + 23, ORANGE, width=3))

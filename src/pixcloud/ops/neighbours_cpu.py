@@ -15,7 +15,6 @@ Shape legend: B clouds, N points, M queries, C channels, P panels of W columns (
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import numba
@@ -36,8 +35,6 @@ BLOCK_ROWS = 24  # queries whose scores are in the cache together; a multiple of
 RUN_COLUMNS = 2048  # columns of one run
 MIRROR_COLUMNS = 2048  # largest cloud of which half the scores are kept: 8 MiB in fp32
 MIRROR_CHANNELS = 40  # from here on products cost more than keeping them
-KEPT_BYTES = 1 << 27  # most that stays reserved between two calls
-_KEPT = threading.local()  # a Python thread never sees another one's
 
 
 def nearest(x: torch.Tensor, queries: torch.Tensor | None, k: int) -> torch.Tensor:
@@ -78,16 +75,11 @@ def _pays_to_mirror(batch: int, columns: int, channels: int) -> bool:
 def _mirrors(start: np.ndarray) -> np.ndarray:
     """Room for the scores of one cloud for each thread; half of it is never touched.
 
-    [n, j, r] is the score of the column that is row r of block n, for query j. It is kept for the
-    next call: fresh memory costs a sixth of the whole search where pages are slow to come.
+    [n, j, r] is the score of the column that is row r of block n, for query j.
     """
     columns = start.shape[1]
-    shape = (numba.get_num_threads(), -(-columns // BLOCK_ROWS), columns, BLOCK_ROWS)
-    mirrors: np.ndarray | None = getattr(_KEPT, "mirrors", None)
-    if mirrors is None or mirrors.shape != shape or mirrors.dtype != start.dtype:
-        mirrors = np.empty(shape, start.dtype)
-        _KEPT.mirrors = mirrors if mirrors.nbytes <= KEPT_BYTES else None
-    return mirrors
+    blocks = -(-columns // BLOCK_ROWS)
+    return np.empty((numba.get_num_threads(), blocks, columns, BLOCK_ROWS), start.dtype)
 
 
 def _panels(points: np.ndarray, centre: np.ndarray, direct: bool) -> tuple[np.ndarray, np.ndarray]:
