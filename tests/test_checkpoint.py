@@ -182,6 +182,29 @@ def test_other_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.undo()
     with pytest.raises(CheckpointError, match="format 99, this version reads format 2"):
         load_checkpoint(path)
+    # It is whole: passing over it would start over and overwrite the run.
+    with pytest.raises(CheckpointError, match="end the run with the version that began it"):
+        last_good(tmp_path)
+
+
+def test_a_run_without_a_whole_checkpoint_is_not_started_over(tmp_path: Path) -> None:
+    for step in (1, 2):
+        (save_checkpoint(tmp_path, make(step)[0], keep=2) / "state.json").unlink()
+    with pytest.raises(CheckpointError, match="2 checkpoints, and none is whole; put"):
+        last_good(tmp_path, lambda _: None)
+
+
+def test_what_the_system_does_not_let_read_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    for step in (1, 2):
+        save_checkpoint(tmp_path, make(step)[0], keep=2)
+    monkeypatch.setattr(module, "_sha256", refuse)
+    with pytest.raises(CheckpointError, match="step-00000002: cannot be read "):
+        last_good(tmp_path)
 
 
 def test_no_pickle(tmp_path: Path) -> None:

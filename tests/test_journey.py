@@ -64,7 +64,7 @@ def test_selection_reads_no_test_split(embedded: Path, tmp_path: Path) -> None:
     for file in data.glob("modelnet40_ply_hdf5_2048/*test*"):
         file.unlink()
     run = tmp_path / "run"
-    words = ["pretrain", "--run", str(run), "--data.source", str(data), *FLAGS]
+    words = ["pretrain", "--run", str(run), "--data.source", f"pairs:{data}", *FLAGS]
     assert cli.main([*words, "--trainer.probe_every", "2"]) == 0
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     probed = {x["epoch"]: x["probe_validation"] for x in lines if "probe_validation" in x}

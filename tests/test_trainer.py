@@ -160,6 +160,13 @@ def test_loss_that_is_not_finite(pair_tree: Path, tmp_path: Path) -> None:
         pretrain(config)
 
 
+def test_gradient_that_is_not_finite(pair_tree: Path, tmp_path: Path) -> None:
+    settings = {"objective": {"temperature": 1e-30}, "optim": {"clip_norm": 1.0}}
+    config = small(pair_tree, tmp_path / "run", **settings)
+    with pytest.raises(TrainingError, match=r"norm of the gradients is not finite at step \d+"):
+        pretrain(config)
+
+
 def test_accumulation_is_the_mean_gradient(
     pair_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

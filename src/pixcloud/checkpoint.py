@@ -22,13 +22,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pixcloud.atomic import sync_folder
-from pixcloud.errors import CheckpointError
+from pixcloud.errors import CheckpointError, DamagedCheckpointError
 
 FORMAT = 2
 PREFIX = "step-"
 TEMPORARY = ".saving-"
 MANIFEST = "manifest.json"
 GENERATOR = "generator."
+MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 PARTS = ("model.safetensors", "optimizer.safetensors", "state.json")
 
 
@@ -124,22 +125,28 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint after checking every file against the manifest.
 
     Raises:
-        CheckpointError: if a file is missing or damaged, or the format is unknown.
+        DamagedCheckpointError: if a file is missing or damaged.
+        CheckpointError: if the format is unknown, or the system does not let it be read.
     """
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         for name in PARTS:
             part, expected = path / name, manifest[name]
             if part.stat().st_size != expected["bytes"] or _sha256(part) != expected["sha256"]:
-                raise CheckpointError(f"{part}: damaged, it differs from its manifest")
+                raise DamagedCheckpointError(f"{part}: damaged, it differs from its manifest")
         parts = json.loads((path / "state.json").read_text(encoding="utf-8"))
         model = load_file(path / "model.safetensors")
         tensors = load_file(path / "optimizer.safetensors")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+    except (*MISSING, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise DamagedCheckpointError(f"{path}: cannot be read ({error})") from error
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror or error}); make it readable and go on"
+        ) from error
     if parts.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path}: format {parts.get('format')}, this version reads format {FORMAT}"
+            f"{path}: format {parts.get('format')}, this version reads format {FORMAT}; end the "
+            "run with the version that began it, or start over in another --run folder"
         )
     generators = {
         key.removeprefix(GENERATOR): tensors.pop(key)
@@ -151,12 +158,23 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def last_good(folder: Path, say: Callable[[str], None] = print) -> Checkpoint | None:
-    """The newest checkpoint that is whole, or None; damaged ones are named through `say`."""
-    for path in reversed(checkpoint_folders(folder)):
+    """The newest checkpoint that is whole, or None; damaged ones are named through `say`.
+
+    Raises:
+        CheckpointError: if there are some and none is whole, or one is whole but cannot be read by
+            this version: starting over would overwrite what the run has.
+    """
+    found = checkpoint_folders(folder)
+    for path in reversed(found):
         try:
             return load_checkpoint(path)
-        except CheckpointError as error:
+        except DamagedCheckpointError as error:
             say(f"passing over a damaged checkpoint: {error}")
+    if found:
+        raise CheckpointError(
+            f"{folder}: {len(found)} checkpoints, and none is whole; put a copy of one back, or "
+            "start over in another --run folder"
+        )
     return None
 
 

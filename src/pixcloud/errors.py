@@ -30,6 +30,10 @@ class CheckpointError(PixCloudError):
     """A run folder or checkpoint is missing, damaged or belongs to another run."""
 
 
+class DamagedCheckpointError(CheckpointError):
+    """A file of a checkpoint is missing or is not what was written; an earlier one may be whole."""
+
+
 class WeightsError(PixCloudError):
     """A weight file does not fit the architecture that it is loaded into."""
 

@@ -270,7 +270,12 @@ class Trainer:
             self.count(losses, batch)
             self.fabric.backward(losses["loss"] / config.trainer.accumulate)
         if config.optim.clip_norm:
-            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=config.optim.clip_norm)
+            norm = self.fabric.clip_gradients(
+                *(self.model, self.optimizer),
+                max_norm=config.optim.clip_norm,
+                error_if_nonfinite=False,
+            )
+            self.require_finite([float(norm)], "norm of the gradients", batch)
         self.optimizer.step()
         progress.step += 1
         return lr
@@ -278,15 +283,19 @@ class Trainer:
     def count(self, losses: dict[str, torch.Tensor], batch: PairBatch) -> None:
         """Add the losses of a batch to the running sums."""
         values = [losses[name].item() for name in LOSSES] + [1.0]
-        if not all(map(math.isfinite, values)):
-            raise TrainingError(
-                f"the loss is not finite at step {self.progress.step} (pairs "
-                f"{batch.sample_index.tolist()}); lower optim.lr or set optim.clip_norm and "
-                "start a new run"
-            )
+        self.require_finite(values, "loss", batch)
         for sums in (self.progress.interval, self.progress.epoch):
             for place, value in enumerate(values):
                 sums[place] += value
+
+    def require_finite(self, values: list[float], what: str, batch: PairBatch) -> None:
+        """Raise a TrainingError unless all values are finite."""
+        if not all(map(math.isfinite, values)):
+            raise TrainingError(
+                f"the {what} is not finite at step {self.progress.step} (pairs "
+                f"{batch.sample_index.tolist()}); lower optim.lr or set optim.clip_norm and "
+                "start a new run"
+            )
 
     def log_interval(self, lr: float, clock: Clock, bar: TrainingProgress) -> None:
         """Write the means since the last line of this kind."""

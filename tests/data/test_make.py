@@ -319,3 +319,21 @@ def test_the_command(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "pairs with" in capsys.readouterr().out
     assert main(["data", "make", str(source), str(out), *options, "--seed", "4"]) == 2
     assert "seed was 0, now 4" in capsys.readouterr().err
+
+
+def test_a_changed_material_is_followed(tmp_path: Path) -> None:
+    source = tmp_path / "meshes"
+    for number in range(2):
+        path = write_obj(source / "box" / f"m{number}.obj", box(1, 1, 1 + number))
+        path.write_text("mtllib colors.mtl\nusemtl paint\n" + path.read_text())
+    material = source / "box" / "colors.mtl"
+    material.write_text("newmtl paint\nKd 1 0 0\n")
+    out, anew = tmp_path / "out", tmp_path / "anew"
+    make_pairs(source, out, test_share=0, **SMALL)
+    red = tree_hashes(out / "ShapeNetRendering")
+    material.write_text("newmtl paint\nKd 0 0 1\n")
+    assert make_pairs(source, out, test_share=0, **SMALL).kept == 0
+    make_pairs(source, anew, test_share=0, **SMALL)
+    blue = tree_hashes(out / "ShapeNetRendering")
+    assert blue == tree_hashes(anew / "ShapeNetRendering")
+    assert all(blue[picture] != red[picture] for picture in red)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pixcloud.data import make_record as memory
+from pixcloud.data.mesh_companions import mesh_sha256
 from pixcloud.data.mesh_folders import SourceShape
 from pixcloud.errors import DataError
 from pixcloud.types import Mesh
@@ -69,7 +70,7 @@ def sample_shape(job: ShapeJob) -> str:
     """Record the cloud of a mesh, unless the record of this very file is there.
 
     Returns:
-        The SHA-256 of the mesh file.
+        The SHA-256 of the mesh file and of its companions.
 
     Raises:
         DataError: if the mesh cannot be used; it names the file.
@@ -78,7 +79,7 @@ def sample_shape(job: ShapeJob) -> str:
 
     shape, names = job.shape, (job.shape.category, job.shape.model)
     try:
-        sha256 = memory.file_sha256(shape.path)
+        sha256 = mesh_sha256(shape.path)
     except OSError as problem:
         raise DataError(f"{shape.path}: cannot be read: {problem.strerror}") from None
     if memory.recorded_sha256(job.out, *names) == sha256:

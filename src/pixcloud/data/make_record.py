@@ -6,7 +6,6 @@ clouds. A record is written in one step and last, so it is true whenever it is t
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -29,17 +28,11 @@ SUFFIX = ".cloud"
 
 @dataclass(frozen=True)
 class CloudRecord:
-    """A mesh that was sampled: its file's SHA-256, points and normals (N, 3) float32."""
+    """A mesh that was sampled: SHA-256 of its files, points and normals (N, 3) float32."""
 
     sha256: str
     points: np.ndarray
     normals: np.ndarray
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def claim_output(out: Path, settings: dict[str, Any]) -> None:

@@ -104,6 +104,17 @@ def open_labelled(source: str, split: str, key: str = "data.source") -> Labelled
     return clouds
 
 
+def labelled_beside(pairs: str) -> str:
+    """Source of the labelled clouds beside pairs: their folder, without the name of their layout.
+
+    Example:
+        >>> labelled_beside("pairs:runs/mine"), labelled_beside("synthetic")
+        ('runs/mine', 'synthetic')
+    """
+    name, colon, rest = pairs.partition(":")
+    return rest if colon and name in PAIR_READERS else pairs
+
+
 def recognise(root: Path, markers: dict[str, tuple[str, ...]], default: str) -> str:
     """The name whose marks lie below `root`; the default's reader then says what it expected."""
     for name, marks in markers.items():
