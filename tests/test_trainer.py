@@ -154,6 +154,14 @@ def test_broken_sample_stops_with_its_name(
     assert re.search(r"model\d+/rendering/\d+\.png", message)
 
 
+def test_clouds_too_small_for_the_encoder(pair_tree: Path, tmp_path: Path) -> None:
+    encoder = {"name": "dgcnn", "settings": {"k": 200}}
+    config = small(pair_tree, tmp_path / "run", encoder=encoder)
+    with pytest.raises(ConfigError, match=r"data.num_points = \d+: this encoder looks at 200"):
+        pretrain(config)
+    assert not (tmp_path / "run").exists(), "the folder would block the next try"
+
+
 def test_loss_that_is_not_finite(pair_tree: Path, tmp_path: Path) -> None:
     config = small(pair_tree, tmp_path / "run", objective={"temperature": 1e-40})
     with pytest.raises(TrainingError, match=r"not finite at step \d+ \(pairs \["):

@@ -34,6 +34,10 @@ class DamagedCheckpointError(CheckpointError):
     """A file of a checkpoint is missing or is not what was written; an earlier one may be whole."""
 
 
+class ResultsError(PixCloudError):
+    """A results file cannot be written."""
+
+
 class WeightsError(PixCloudError):
     """A weight file does not fit the architecture that it is loaded into."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 
 from rich.console import Console
@@ -55,3 +56,25 @@ class TrainingProgress:
         trace: TracebackType | None,
     ) -> None:
         self._bar.stop()
+
+
+class Clock:
+    """Seconds since the last lap, and steps per second since the last question."""
+
+    def __init__(self, step: int) -> None:
+        self._start = self._asked = time.perf_counter()
+        self._step = step
+
+    def elapsed(self) -> float:
+        return time.perf_counter() - self._start
+
+    def lap(self) -> float:
+        elapsed = self.elapsed()
+        self._start += elapsed
+        return elapsed
+
+    def rate(self, step: int) -> float:
+        now = time.perf_counter()
+        rate = (step - self._step) / max(now - self._asked, 1e-9)
+        self._asked, self._step = now, step
+        return rate

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pixcloud.config import PretrainConfig
 from pixcloud.data.sources import labelled_beside, open_labelled
 from pixcloud.encoders import PointEncoder
+from pixcloud.evaluate.features import require_points
 from pixcloud.evaluate.settings import ProbeSettings
 from pixcloud.evaluate.splits import check_train
 
@@ -27,6 +28,11 @@ class Selection:
             self.settings = ProbeSettings(num_points=min(1024, self.train.points.shape[1]))
             self.share = config.trainer.validation_share
             check_train(self.train, self.settings, self.share)
+
+    def check(self, encoder: PointEncoder) -> None:
+        """Raise a ConfigError if the labelled clouds have too few points for an encoder."""
+        if self.every:
+            require_points(encoder, self.settings.num_points, "points of trainer.probe_source")
 
     def probe(self, encoder: PointEncoder, epoch: int) -> float | None:
         """Validation accuracy in [0, 1], or None if it is not time; the last epoch always is."""

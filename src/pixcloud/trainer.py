@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,12 +34,13 @@ from pixcloud.data.views import augment_clouds, augment_pictures
 from pixcloud.encoders import build_encoder
 from pixcloud.encoders.image import ImageEncoder
 from pixcloud.errors import ConfigError, TrainingError
+from pixcloud.evaluate.features import require_points
 from pixcloud.export import save_encoder
 from pixcloud.machine import available_cores
 from pixcloud.objective import CrossModalObjective
 from pixcloud.optimizer import build_optimizer, match_layout
 from pixcloud.precision import choose_precision
-from pixcloud.progress import TrainingProgress
+from pixcloud.progress import Clock, TrainingProgress
 from pixcloud.run_folder import RunFolder
 from pixcloud.schedule import learning_rate
 from pixcloud.selection import Selection
@@ -160,9 +160,14 @@ def resolve(config: PretrainConfig) -> tuple[PretrainConfig, list[str]]:
 
 
 def build_objective(config: PretrainConfig) -> CrossModalObjective:
-    """Both encoders with their heads, weights drawn from the seed."""
+    """Both encoders with their heads, weights drawn from the seed.
+
+    Raises:
+        ConfigError: for settings that an encoder refuses, or clouds too small for it.
+    """
     torch.manual_seed(config.seed)
     point_encoder = build_encoder(config.encoder.name, **config.encoder.settings)
+    require_points(point_encoder, config.data.num_points, "data.num_points")
     image_encoder = ImageEncoder(config.image.name, frozen=config.image.frozen)
     return CrossModalObjective(point_encoder, image_encoder, **dataclasses.asdict(config.objective))
 
@@ -190,6 +195,7 @@ class Trainer:
             precision=PRECISIONS[config.trainer.precision],  # type: ignore[arg-type]
         )
         self.objective = build_objective(config)
+        selection.check(self.objective.point_encoder)
         optimizer = build_optimizer(config.optim, self.objective)
         self.model, self.optimizer = self.fabric.setup(self.objective, optimizer)
 
@@ -275,7 +281,7 @@ class Trainer:
                 max_norm=config.optim.clip_norm,
                 error_if_nonfinite=False,
             )
-            self.require_finite([float(norm)], "norm of the gradients", batch)
+            self.require_finite([float(norm or 0.0)], "norm of the gradients", batch)
         self.optimizer.step()
         progress.step += 1
         return lr
@@ -365,28 +371,6 @@ class Trainer:
         save_encoder(
             self.run.encoder, self.objective.point_encoder, self.objective.point_head, origin
         )
-
-
-class Clock:
-    """Seconds since the last lap, and steps per second since the last question."""
-
-    def __init__(self, step: int) -> None:
-        self._start = self._asked = time.perf_counter()
-        self._step = step
-
-    def elapsed(self) -> float:
-        return time.perf_counter() - self._start
-
-    def lap(self) -> float:
-        elapsed = self.elapsed()
-        self._start += elapsed
-        return elapsed
-
-    def rate(self, step: int) -> float:
-        now = time.perf_counter()
-        rate = (step - self._step) / max(now - self._asked, 1e-9)
-        self._asked, self._step = now, step
-        return rate
 
 
 def _means(sums: list[float]) -> dict[str, float]:

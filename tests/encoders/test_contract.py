@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from pixcloud.encoders import ENCODERS, PointEncoder, build_encoder, register_encoder
 from pixcloud.encoders.image import ImageEncoder
@@ -133,3 +134,34 @@ def test_names_and_settings_are_checked() -> None:
         build_encoder("dgcnn", embed=3)
     with pytest.raises(ConfigError, match="is taken by DGCNN"):
         register_encoder("dgcnn", PointEncoder)
+
+
+@every
+def test_embed_leaves_each_module_in_its_mode(name: str) -> None:
+    encoder = build(name).train()
+    norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm1d)]
+    norms[0].eval()
+    encoder.embed(torch.rand(2, 32, 3))
+    assert encoder.training
+    assert not norms[0].training
+
+
+@every
+def test_features_changed_in_place_give_right_gradients_or_none(name: str) -> None:
+    """What a head with `inplace=True` does to per-point features that earlier layers have saved."""
+
+    def gradients(inplace: bool) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        encoder = build(name).double()
+        per_point = encoder(torch.rand(2, 32, 3, dtype=torch.double)).per_point
+        nn.functional.dropout(per_point, 0.5, True, inplace=inplace).square().sum().backward()
+        return [p.grad for p in encoder.parameters() if p.grad is not None]
+
+    expected = gradients(False)
+    try:
+        found = gradients(True)
+    except RuntimeError as error:
+        assert "modified by an inplace operation" in str(error)  # noqa: PT017
+        return
+    for a, b in zip(expected, found, strict=True):
+        torch.testing.assert_close(a, b)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pixcloud.encoders import ENCODERS, build_encoder
-from pixcloud.errors import DataError
+from pixcloud.errors import ConfigError, DataError
 from pixcloud.evaluate.features import embed_clouds
 from pixcloud.types import PointFeatures
 
@@ -72,7 +72,7 @@ def test_mode_generator_and_statistics_are_as_before() -> None:
 def test_mode_is_as_before_after_an_error() -> None:
     encoder = small("dgcnn").train()
     with pytest.raises(RuntimeError):
-        embed_clouds(encoder, CLOUDS[:, :3], num_points=3, normalize=False, device="nowhere")
+        embed_clouds(encoder, CLOUDS[:, :8], num_points=8, normalize=False, device="nowhere")
     assert encoder.training
 
 
@@ -103,6 +103,8 @@ def test_bad_input_is_named() -> None:
     damaged[4, 3, 1] = np.inf
     with pytest.raises(DataError, match=r"1 of 7 clouds hold NaN .* the first is number 4"):
         embed_clouds(encoder, damaged, num_points=32)
+    with pytest.raises(ConfigError, match="num_points = 4: this encoder looks at 5 neighbours"):
+        embed_clouds(small("dgcnn"), CLOUDS, num_points=4)
     with pytest.raises(DataError, match="features of 7 of 7 clouds hold NaN"):
         embed_clouds(Diverged(), CLOUDS, num_points=32)
 

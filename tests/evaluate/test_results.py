@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from pixcloud.errors import FileFormatError
+from pixcloud.errors import FileFormatError, ResultsError
 from pixcloud.evaluate.results import ResultRow, append_rows, format_table, read_rows
 
 
@@ -117,7 +117,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(
     append_rows(path, [row()])
     write = os.write
     monkeypatch.setattr(os, "write", lambda handle, content: write(handle, content[:10]))
-    with pytest.raises(OSError, match="the disk is full"):
+    with pytest.raises(ResultsError, match="No space left on device"):
         append_rows(path, [row()])
     monkeypatch.undo()
     assert read_rows(path) == [row()]
@@ -161,3 +161,15 @@ def test_table_says_that_data_are_synthetic() -> None:
     invented = row(dataset="synthetic")
     assert "Results (synthetic data)" in printed([invented])
     assert "Results (partly synthetic data)" in printed([invented, row()])
+
+
+@pytest.mark.parametrize("place", ["/dev/full", "occupied/results.jsonl"])
+def test_a_place_that_cannot_be_written_is_named(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "occupied").write_text("a file, where a folder is wanted")
+    if place == "/dev/full" and not Path(place).exists():
+        pytest.skip("no device that is always full")
+    with pytest.raises(ResultsError, match=r"were not written .*or give another place"):
+        append_rows(Path(place), [row()])

@@ -111,3 +111,19 @@ def test_what_is_looked_at_stays(look: object, monkeypatch: pytest.MonkeyPatch) 
     del seen
     assert 4 <= free(memory) < 5
     del others
+
+
+def test_blocks_never_pile_up() -> None:
+    """Parts of a block that come back while there is more than enough must not be lost with it."""
+    memory = KeptMemory(64 * MIB)
+    rng = np.random.default_rng(0)
+    blocks: dict[int, int] = {}
+    for _ in range(200):
+        used = [memory.array(int(size)) for size in rng.integers(1, 40 * MIB, 4)]
+        rng.shuffle(used)  # type: ignore[arg-type]
+        while used:
+            used.pop()
+        blocks = {id(part.block): len(part.block) for part in memory._free}
+        assert sum(blocks.values()) == memory.free_bytes() <= 64 * MIB
+    memory.clear()
+    assert memory.free_bytes() == 0

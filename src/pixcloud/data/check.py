@@ -54,8 +54,8 @@ def _check_pairs(name: str, root: Path, read: int) -> list[str]:
 def _read_some(pairs: list, read: int) -> str:
     from pixcloud.data.files import read_cloud, read_picture
 
-    step = 1 if read < 0 else max(1, len(pairs) // read)
-    chosen = pairs[::step]
+    count = len(pairs) if read < 0 else min(read, len(pairs))
+    chosen = [pairs[i * len(pairs) // count] for i in range(count)]
     broken = []
     for pair in chosen:
         try:

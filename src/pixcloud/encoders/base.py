@@ -31,11 +31,13 @@ class PointEncoder(nn.Module):
 
     A subclass sets `point_dim` (C, or None where it has no per-point features) and `pooled_dim`
     (D) and returns both kinds of features from `forward`, so that every protocol is served by the
-    same module. `spec` ({"name", "settings"}) is set by `build_encoder` and rebuilds it.
+    same module. `min_points` is how many points a cloud must have. `spec` ({"name", "settings"}) is
+    set by `build_encoder` and rebuilds it.
     """
 
     point_dim: int | None
     pooled_dim: int
+    min_points: int = 1
     spec: dict[str, Any]
 
     def forward(self, points: torch.Tensor) -> PointFeatures:
@@ -73,10 +75,12 @@ class PointEncoder(nn.Module):
         batch = clouds if clouds.dim() == 3 else clouds[None]
         if normalize:
             batch = unit_sphere(batch)
-        was_training = self.training
+        # Each module's own: `train()` at the end would wake batch norms that were frozen.
+        modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
             pooled = self(batch).pooled
         finally:
-            self.train(was_training)
+            for module, mode in modes:
+                module.training = mode
         return pooled if clouds.dim() == 3 else pooled[0]

@@ -43,7 +43,7 @@ class DGCNN(PointEncoder):
             EdgeConv(c_in, c_out, k) for c_in, c_out in itertools.pairwise(channels)
         )
         self.widths, self.point_dim = list(widths), sum(widths)
-        self.pooled_dim = 2 * embed_dim
+        self.pooled_dim, self.min_points = 2 * embed_dim, k
         self.fuse = nn.Linear(self.point_dim, embed_dim, bias=False)
         self.bn = nn.BatchNorm1d(embed_dim)
 

@@ -59,7 +59,7 @@ class SegmentationDGCNN(PointEncoder):
             ]
         )
         self.point_dim = widths[1] + widths[3] + widths[4]
-        self.pooled_dim = embed_dim
+        self.pooled_dim, self.min_points = embed_dim, k
         self.fuse = nn.Linear(self.point_dim, embed_dim, bias=False)
         self.bn = nn.BatchNorm1d(embed_dim)
 

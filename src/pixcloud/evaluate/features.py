@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from pixcloud.encoders.base import unit_sphere
-from pixcloud.errors import DataError
+from pixcloud.errors import ConfigError, DataError
 from pixcloud.evaluate.descriptor import ShapeDescriptor
 from pixcloud.evaluate.feature_cache import CachedFeatures, array_sha256, kept_features
 from pixcloud.export import weights_sha256
@@ -52,6 +52,7 @@ def embed_clouds(
 
     Raises:
         DataError: for another shape, too few points, or coordinates or features not finite.
+        ConfigError: if the encoder needs more points than `num_points`.
 
     Example:
         >>> from pixcloud.encoders import build_encoder
@@ -60,6 +61,7 @@ def embed_clouds(
         (3, 16)
     """
     points = first_points(points, num_points)
+    require_points(encoder, num_points, "num_points")
     batches = []
     with _evaluating(encoder, device) as weight:
         for start in range(0, len(points), batch_size):
@@ -151,6 +153,20 @@ def cached_descriptors(
     return kept_features(
         parts, len(points), lambda: descriptor(points), folder, say or (lambda line: None)
     )
+
+
+def require_points(encoder: nn.Module, num_points: int, key: str) -> None:
+    """Check that clouds of so many points are enough for an encoder.
+
+    Raises:
+        ConfigError: naming the setting that gives their number, if they are not.
+    """
+    least = getattr(encoder, "min_points", 1)
+    if num_points < least:
+        raise ConfigError(
+            f"{key} = {num_points}: this encoder looks at {least} neighbours of each point; set "
+            f"{key} to {least} or more, or train one with a smaller encoder.settings.k"
+        )
 
 
 def first_points(points: np.ndarray, num_points: int) -> np.ndarray:

@@ -6,6 +6,7 @@ Before it: the protocols, such as `pixcloud.evaluate.probe`. After it: `pixcloud
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pixcloud._version import __version__
-from pixcloud.errors import FileFormatError, some
+from pixcloud.errors import FileFormatError, ResultsError, some
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -62,10 +63,21 @@ def append_rows(path: Path, rows: Sequence[ResultRow]) -> None:
 
     Raises:
         ValueError: if a number in a row is not finite; JSON has no such numbers.
+        ResultsError: if the file cannot be written; what it held stays.
     """
     if not rows:
         return
     text = "".join(_to_line(row) for row in rows)
+    try:
+        _append(path, text)
+    except OSError as error:
+        raise ResultsError(
+            f"{path}: the results were not written ({error.strerror or error}); make room, or give "
+            "another place"
+        ) from error
+
+
+def _append(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
@@ -76,7 +88,7 @@ def append_rows(path: Path, rows: Sequence[ResultRow]) -> None:
         written = os.write(handle, content)
         if written != len(content):  # a full disk: nothing half-written stays
             os.ftruncate(handle, size)
-            raise OSError(f"{path}: the disk is full; the rows were not written")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         os.fsync(handle)
     finally:
         os.close(handle)

@@ -8,6 +8,7 @@ block may serve while the rest is free. Used by `pixcloud.ops.buffers_cpu`.
 from __future__ import annotations
 
 import collections
+import os
 import threading
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ class KeptMemory:
     """Blocks of memory, kept while they are free.
 
     Args:
-        most: bytes that are kept while they are free; more go back to the system.
+        most: bytes that are kept while they are free; whole blocks beyond go back to the system.
 
     Example:
         >>> memory = KeptMemory(most=1 << 24)
@@ -47,16 +48,20 @@ class KeptMemory:
     def __init__(self, most: int) -> None:
         self.most = most
         self._lock = threading.Lock()
+        if hasattr(os, "register_at_fork"):  # a lock that another thread held then stays locked
+            os.register_at_fork(after_in_child=self._new_lock)
         self._free: list[Part] = []  # the oldest first
         # Arrays end at any time, within `array` too: what they leave waits here for the next call.
         self._left: collections.deque[Part] = collections.deque()
+
+    def _new_lock(self) -> None:
+        self._lock = threading.Lock()
 
     def array(self, size: int) -> np.ndarray:
         """Uninitialised bytes (size,), the caller's until no array looks at them any more."""
         size = -(-size // UNIT) * UNIT
         with self._lock:
-            while self._left:
-                self._merge(self._left.popleft())
+            self._settle()
             part = self._taken(size)
         if part is None:
             part = Part(np.empty(size, np.uint8), 0, size)
@@ -64,18 +69,34 @@ class KeptMemory:
 
     def free_bytes(self) -> int:
         """Bytes that nobody uses."""
-        return sum(map(len, [*self._free, *self._left]))
+        with self._lock:
+            self._settle()
+            return self._sum()
 
     def clear(self) -> None:
         """Give all that is free back to the system."""
         with self._lock:
-            self._free = []
-            self._left.clear()
+            self._settle()
+            self._give_back(self._sum())
 
     def leave(self, part: Part) -> None:
         """Take back a part; its array is not used any more."""
-        if self.free_bytes() + len(part) <= self.most:
-            self._left.append(part)
+        self._left.append(part)
+        # The collector may call this while the lock is held, by this very thread: never wait here.
+        if self._lock.acquire(blocking=False):
+            try:
+                self._settle()
+            finally:
+                self._lock.release()
+
+    def _sum(self) -> int:
+        return sum(map(len, self._free))
+
+    def _settle(self) -> None:
+        """Add what was left to what is free, and give back what is too much."""
+        while self._left:
+            self._merge(self._left.popleft())
+        self._give_back(self._sum() - self.most)
 
     def _merge(self, part: Part) -> None:
         """Add a free part, joined with its free neighbours in the block."""
@@ -94,7 +115,7 @@ class KeptMemory:
         """The smallest free part of at least `size` bytes, less what is worth keeping of it."""
         fitting = [part for part in self._free if len(part) >= size]
         if not fitting:
-            self._give_back(size)
+            self._give_back(size)  # sizes have changed: as much as the new block takes
             return None
         part = min(fitting, key=len)
         self._free = [other for other in self._free if other is not part]
@@ -104,12 +125,15 @@ class KeptMemory:
         return Part(part.block, part.start, part.start + size)
 
     def _give_back(self, size: int) -> None:
-        """Sizes have changed: of the free blocks, give back as much as a new one takes."""
-        whole = [part for part in self._free if len(part) == len(part.block)]
-        while whole and size > 0:
-            oldest = whole.pop(0)
-            size -= len(oldest)
-            self._free = [part for part in self._free if part is not oldest]
+        """Give back free blocks, the oldest first, until they make up `size` bytes.
+
+        A block of which a part is in use cannot go: what is free of it stays.
+        """
+        for part in [part for part in self._free if len(part) == len(part.block)]:
+            if size <= 0:
+                return
+            size -= len(part)
+            self._free = [other for other in self._free if other is not part]
 
 
 class _Owner:

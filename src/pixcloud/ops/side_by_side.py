@@ -65,10 +65,14 @@ class _Join(torch.autograd.Function):
         ctx: Any, whole: list[torch.Tensor], widths: list[int], *outputs: torch.Tensor
     ) -> torch.Tensor:
         ctx.widths = widths
+        # Layers have saved their slices of it as tensors of their own: only through this one does
+        # autograd see, and refuse, that somebody changed their numbers in place.
+        ctx.save_for_backward(whole[0])
         return whole[0]
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        _ = ctx.saved_tensors
         *firsts, last = grads[0].split(ctx.widths, dim=-1)
         # Each of the first layers gets a second gradient, from the layer that follows it: autograd
         # adds that in place to a tensor of its own, but makes a new one of a slice.
