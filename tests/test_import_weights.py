@@ -175,7 +175,7 @@ def spoil(kind: str) -> tuple[dict[str, Any], str]:
         return state, r"bn2\.bias and conv2\.1\.bias are one layer but differ"
     if kind == "shape":
         state["bn2.bias"] = state["conv2.1.bias"] = torch.rand(9)
-        return state, r"of another shape: convs\.1\.bn\.bias \(9,\) instead of \(8,\)"
+        return state, r"of another shape: bn2\.bias \(9,\) instead of \(8,\)"
     if kind == "kernel":
         state["conv1.0.weight"] = torch.randn(8, 6, 3, 3)
         return state, r"expected a 1 x 1 convolution"
@@ -240,7 +240,7 @@ def test_refuses_a_segmentation_encoder_by_name(shared: Path, tmp_path: Path) ->
         torch.full((128,), 7.0),
     )
     refused(
-        r"of another shape: transform\.matrix\.weight \(9, 8\) instead of \(9, 256\)",
+        r"of another shape: transform_net\.transform\.weight \(9, 8\) instead of \(9, 256\)",
         f"{net}.transform.weight",
         torch.zeros(9, 8),
     )
@@ -259,7 +259,7 @@ def test_pickled_code_is_not_executed(tmp_path: Path) -> None:
     torch.save({"weights": Bomb(target)}, tmp_path / "new.pth")
     (tmp_path / "old.pth").write_bytes(pickle.dumps(Bomb(target), protocol=2))
     for name in ("new.pth", "old.pth"):
-        with pytest.raises(WeightsError, match=name):
+        with pytest.raises(WeightsError, match=rf"{name}: .*asks for [\w.]+.*never executed"):
             read_state_dict(tmp_path / name)
     assert not target.exists()
 

@@ -138,6 +138,19 @@ def test_existing_run_is_not_overwritten(pair_tree: Path, tmp_path: Path) -> Non
     assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
 
 
+def test_a_run_is_not_resumed_with_other_pairs(pair_tree: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(pair_tree, tree)
+    pretrain(small(tree, tmp_path / "run"))
+    cloud = next((tree / "ShapeNet").glob("*/*.ply"))
+    cloud.unlink()
+    shutil.rmtree(tree / "ShapeNetRendering" / cloud.parent.name / cloud.stem)
+    before = (tmp_path / "run/metrics.jsonl").read_bytes()
+    with pytest.raises(CheckpointError, match="not those that the run began with"):
+        pretrain(small(tree, tmp_path / "run", resume=True))  # type: ignore[arg-type]
+    assert (tmp_path / "run/metrics.jsonl").read_bytes() == before
+
+
 def test_broken_sample_stops_with_its_name(
     pair_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

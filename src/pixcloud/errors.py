@@ -9,6 +9,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# What to do about a file that is broken.
+AGAIN = "fetch or write the file again"
+
 
 class PixCloudError(Exception):
     """Base of all errors that the user can mend."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -178,20 +179,31 @@ def load_head(source: str | Path) -> ProjectionHead:
     return head.eval()
 
 
-def load_strictly(module: nn.Module, tensors: dict[str, torch.Tensor], origin: str) -> None:
+def load_strictly(
+    module: nn.Module,
+    tensors: dict[str, torch.Tensor],
+    origin: str,
+    names: Mapping[str, str] | None = None,
+) -> None:
     """Load a state dict whose names and shapes must be exactly the module's.
+
+    Args:
+        module: what is loaded into.
+        tensors: state dict.
+        origin: file, for messages.
+        names: what the file calls a tensor, where that differs.
 
     Raises:
         WeightsError: naming what is missing, left over or of another shape.
     """
-    own = module.state_dict()
+    own, names = module.state_dict(), names or {}
     problems = []
     if missing := sorted(set(own) - set(tensors)):
         problems.append(f"missing: {some(missing)}")
     if extra := sorted(set(tensors) - set(own)):
         problems.append(f"not known here: {some(extra)}")
     wrong = [
-        f"{name} {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}"
+        f"{names.get(name, name)} {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}"
         for name in sorted(set(own) & set(tensors))
         if own[name].shape != tensors[name].shape
     ]

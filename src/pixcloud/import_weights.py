@@ -47,11 +47,14 @@ class Form(NamedTuple):
 
 
 class Translation(NamedTuple):
-    """State dicts of our encoder and of its projection head, and which form they were."""
+    """State dicts of our encoder and of its projection head, which form they were, and what the
+    file calls our tensors.
+    """
 
     form: Form
     encoder: dict[str, torch.Tensor]
     head: dict[str, torch.Tensor]
+    names: dict[str, str]
 
 
 def _conv(number: int, linear: str, bn: str, net: str = "") -> Layer:
@@ -125,15 +128,15 @@ def import_crosspoint(file: str, out: str, k: int = 15) -> str:
     if Path(out).exists() and any(Path(out).iterdir() if Path(out).is_dir() else [out]):
         raise WeightsError(f"{out}: exists already; give a new folder")
     source = read_state_dict(path)
-    form, encoder_weights, head_weights = translate(source, str(path))
+    form, encoder_weights, head_weights, names = translate(source, str(path))
     *over_edges, embed = [layer.linear for layer in form.layers if not layer.kernel.startswith(NET)]
     widths = [len(encoder_weights[name]) for name in over_edges]
     embed_dim = len(encoder_weights[embed])
     encoder = build_encoder(form.encoder, k=k, embed_dim=embed_dim, widths=widths)
-    load_strictly(encoder, encoder_weights, str(path))
+    load_strictly(encoder, encoder_weights, str(path), names)
     pooled, hidden, projection = _head_sizes(head_weights, str(path))
     head = ProjectionHead(pooled, hidden, projection)
-    load_strictly(head, head_weights, str(path))
+    load_strictly(head, head_weights, str(path), {key: f"inv_head.{key}" for key in head_weights})
     save_encoder(Path(out), encoder, head, {"imported": "crosspoint", "file": path.name})
     unused = f" ({', '.join(form.unused)} belong to no layer)" if form.unused else ""
     return (
@@ -159,9 +162,11 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
             return load_file(path)
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise WeightsError(
-            f"{path}: damaged, or holds more than tensors, and pickled code is never executed; "
-            f"save its state dict alone ({_first_line(error)})"
+            f"{path}: damaged, or holds more than tensors"
+            f"{f' (it asks for {named[1]})' if named else ''}, and pickled code is never executed; "
+            "save its state dict alone, or fetch it again"
         ) from error
     except Exception as error:  # a damaged pickle can break the reader anywhere
         reason = f"{type(error).__name__}: {_first_line(error)}"
@@ -190,6 +195,7 @@ def translate(source: dict[str, torch.Tensor], origin: str) -> Translation:
     left = dict(source)
     missing: list[str] = []
     encoder: dict[str, torch.Tensor] = {}
+    names = dict(zip(form.other.values(), form.other, strict=True))
 
     def take(key: str) -> torch.Tensor | None:
         if key not in left:
@@ -199,11 +205,13 @@ def translate(source: dict[str, torch.Tensor], origin: str) -> Translation:
 
     for layer in form.layers:
         kernel = take(layer.kernel)
+        names[layer.linear] = layer.kernel
         if kernel is not None:
             encoder[layer.linear] = _matrix(kernel, layer.kernel, origin)
         for part in BN_PARTS:
             values = {f"{bn}.{part}": take(f"{bn}.{part}") for bn in layer.bns}
             value = _same(values, origin)
+            names[f"{layer.bn}.{part}"] = f"{layer.bns[0]}.{part}"
             if value is not None:
                 encoder[f"{layer.bn}.{part}"] = value
     for key, ours in form.other.items():
@@ -217,7 +225,7 @@ def translate(source: dict[str, torch.Tensor], origin: str) -> Translation:
     head = {key: value for key in head_keys if (value := take(f"inv_head.{key}")) is not None}
     if missing or left:
         raise WeightsError(f"{origin}: {_misfit(form, missing, sorted(left))}")
-    return Translation(form, encoder, head)
+    return Translation(form, encoder, head, names)
 
 
 def _same(values: dict[str, torch.Tensor | None], origin: str) -> torch.Tensor | None:

@@ -28,12 +28,12 @@ from pixcloud.checkpoint import (
 )
 from pixcloud.config import PretrainConfig, load_config, validate
 from pixcloud.data.loading import PairDataset, PairOrder, pair_batches, to_device
-from pixcloud.data.shapenet import complete_pairs, gaps
+from pixcloud.data.shapenet import complete_pairs, gaps, pairs_sha256
 from pixcloud.data.sources import open_pair_index
 from pixcloud.data.views import augment_clouds, augment_pictures
 from pixcloud.encoders import build_encoder
 from pixcloud.encoders.image import ImageEncoder
-from pixcloud.errors import ConfigError, TrainingError
+from pixcloud.errors import CheckpointError, ConfigError, TrainingError
 from pixcloud.evaluate.features import require_points
 from pixcloud.export import save_encoder
 from pixcloud.machine import available_cores
@@ -64,7 +64,8 @@ class PretrainResult:
 class Progress:
     """What changes from step to step besides weights: all of it goes into the checkpoint.
 
-    interval and epoch hold sums of the three losses and, last, how many batches they cover.
+    interval and epoch hold sums of the three losses and, last, how many batches they cover; pairs
+    is the hash of the pairs' names.
     """
 
     step: int = 0
@@ -73,6 +74,7 @@ class Progress:
     last_epoch: dict[str, float] = dataclasses.field(default_factory=dict)
     best: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
+    pairs: str = ""
 
 
 def pretrain(config: PretrainConfig) -> PretrainResult:
@@ -111,7 +113,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     if config.trainer.precision == "32":  # else CUDA rounds convolutions to TF32's 10 bits
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     trainer = Trainer(config, run, order.batches_per_epoch // config.trainer.accumulate, selection)
-    trainer.restore()
+    trainer.restore(pairs_sha256(pairs))
     order.start_batch = trainer.progress.step * config.trainer.accumulate
     batches = pair_batches(dataset, order, config.data.workers)
     # Broken files mostly show in the first batch; a run folder is made only once it was read.
@@ -199,16 +201,29 @@ class Trainer:
         optimizer = build_optimizer(config.optim, self.objective)
         self.model, self.optimizer = self.fabric.setup(self.objective, optimizer)
 
-    def restore(self) -> None:
-        """Go back to the last good checkpoint of the run, if there is one."""
+    def restore(self, pairs: str) -> None:
+        """Go back to the last good checkpoint of the run, if there is one.
+
+        Args:
+            pairs: hash of the names of the pairs.
+
+        Raises:
+            CheckpointError: if the run began with other pairs, or no checkpoint can be read.
+        """
+        self.progress.pairs = pairs
         saved = last_good(self.run.checkpoints, self.run.say) if self.config.resume else None
         if saved is None:
             return
+        if saved.state.get("pairs", pairs) != pairs:
+            raise CheckpointError(
+                f"{self.run.path}: the pairs in {self.config.data.source} are not those that the "
+                "run began with; put them back as they were, or start a new run"
+            )
         self.objective.load_state_dict(saved.model)
         self.optimizer.load_state_dict(saved.optimizer)
         match_layout(self.optimizer)
         restore_generators(saved.generators)
-        self.progress = Progress(**saved.state)
+        self.progress = Progress(**{**saved.state, "pairs": pairs})
 
     def save(self) -> None:
         """Write a checkpoint of this moment."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pixcloud.errors import FileFormatError
+from pixcloud.errors import AGAIN, FileFormatError
 
 POINT_KEYS = ("points", "data", "xyz", "pos", "vertices", "coords", "point_cloud", "pc")
 NORMAL_KEYS = ("normals", "normal")
@@ -49,7 +49,7 @@ def load_array(path: Path) -> np.ndarray:
     try:
         return np.asarray(np.load(path, allow_pickle=False))
     except (ValueError, EOFError) as problem:
-        raise FileFormatError(f"{path}: broken or truncated NPY: {problem}") from None
+        raise FileFormatError(f"{path}: broken or truncated NPY: {problem}; {AGAIN}") from None
 
 
 def load_archive(path: Path) -> Any:
@@ -59,9 +59,9 @@ def load_archive(path: Path) -> Any:
     try:
         archive = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, zipfile.BadZipFile) as problem:
-        raise FileFormatError(f"{path}: broken or truncated NPZ: {problem}") from None
+        raise FileFormatError(f"{path}: broken or truncated NPZ: {problem}; {AGAIN}") from None
     if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise FileFormatError(f"{path}: not an NPZ archive")
+        raise FileFormatError(f"{path}: not an NPZ archive; {AGAIN}")
     return archive
 
 
@@ -75,7 +75,7 @@ def read_hdf5(path: Path) -> Arrays:
         with h5py.File(path, "r") as file:
             return pick_arrays(path, {k: v for k, v in file.items() if hasattr(v, "dtype")})
     except (OSError, RuntimeError) as problem:
-        raise FileFormatError(f"{path}: broken or truncated HDF5: {problem}") from None
+        raise FileFormatError(f"{path}: broken or truncated HDF5: {problem}; {AGAIN}") from None
 
 
 def pick_arrays(path: Path, arrays: Mapping[str, Any]) -> Arrays:
@@ -97,7 +97,7 @@ def pick_arrays(path: Path, arrays: Mapping[str, Any]) -> Arrays:
                 normals = given if given.shape == points.shape else normals
                 break
     except (ValueError, EOFError, OSError) as problem:
-        raise FileFormatError(f"{path}: broken array {found[0]!r}: {problem}") from None
+        raise FileFormatError(f"{path}: broken array {found[0]!r}: {problem}; {AGAIN}") from None
     return points, normals
 
 
@@ -164,15 +164,13 @@ def read_text(path: Path) -> Arrays:
         table = np.loadtxt(rows, delimiter=separator, comments="#", ndmin=2) if rows else None
     except ValueError as problem:
         raise FileFormatError(
-            f"{path}: broken table after line {start}: {str(problem).split(';')[0]}"
+            f"{path}: broken table after line {start}: {str(problem).split(';')[0]}; {AGAIN}"
         ) from None
     if table is None or len(table) == 0:
-        raise FileFormatError(f"{path}: holds no points")
+        raise FileFormatError(f"{path}: holds no points; {AGAIN}")
     promised = lines[start - 1].strip() if start else ""
     if promised.isdigit() and int(promised) > len(table):
-        raise FileFormatError(
-            f"{path}: truncated: {len(table)} of {promised} points; fetch or write it again"
-        )
+        raise FileFormatError(f"{path}: truncated: {len(table)} of {promised} points; {AGAIN}")
     if header and len(header) == table.shape[1]:
         return named_columns(path, header, lambda name: table[:, header.index(name)])
     return split_columns(path, table)
@@ -200,4 +198,4 @@ def read_las(path: Path) -> Arrays:
     except OSError:
         raise
     except Exception as problem:  # laspy has its own errors, and struct's for truncated files
-        raise FileFormatError(f"{path}: broken or truncated LAS: {problem}") from None
+        raise FileFormatError(f"{path}: broken or truncated LAS: {problem}; {AGAIN}") from None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pixcloud.data.ply import read_ply_vertices, write_cloud_ply
-from pixcloud.errors import FileFormatError
+from pixcloud.errors import AGAIN, FileFormatError
 from pixcloud.types import Mesh, PointCloud
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def unusual_ply(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise
     except Exception as problem:  # a parser raises whatever a broken file makes it trip over
         raise FileFormatError(
-            f"{path}: broken or truncated PLY ({type(problem).__name__}: {problem})"
+            f"{path}: broken or truncated PLY ({type(problem).__name__}: {problem}); {AGAIN}"
         ) from None
 
 
@@ -124,7 +124,7 @@ def checked_cloud(
             single = single[finite]
             normals = None if normals is None else normals[finite]
     if len(single) == 0:
-        raise FileFormatError(f"{path}: holds no points")
+        raise FileFormatError(f"{path}: holds no points; {AGAIN}")
     return PointCloud(points=single, normals=normals)
 
 
@@ -205,10 +205,10 @@ def read_picture(path: str | os.PathLike[str], size: int | None = None) -> np.nd
                 picture = ImageOps.exif_transpose(opened)
             picture = on_white(picture)
     except FileNotFoundError:
-        raise FileFormatError(f"{path}: there is no such picture") from None
+        raise FileFormatError(f"{path}: there is no such picture; {AGAIN}") from None
     except Exception as problem:  # broken pictures raise OSError, SyntaxError, ValueError and more
         reason = " ".join(str(problem).split()) or type(problem).__name__
-        raise FileFormatError(f"{path}: broken or truncated picture: {reason}") from None
+        raise FileFormatError(f"{path}: broken or truncated picture ({reason}); {AGAIN}") from None
     if size is not None and picture.size != (size, size):
         picture = picture.resize((size, size), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pixcloud.errors import FileFormatError
+from pixcloud.errors import AGAIN, FileFormatError
 from pixcloud.types import Mesh
 
 MESH_SUFFIXES = (".glb", ".obj", ".off", ".ply", ".stl")
@@ -71,7 +71,7 @@ def read_off(path: Path) -> Mesh:
     if len(rows) < num_vertices + num_faces:
         raise FileFormatError(
             f"{path}: truncated: {len(rows)} of {num_vertices + num_faces} lines of vertices and "
-            "faces; fetch or write the file again"
+            f"faces; {AGAIN}"
         )
     try:
         vertices = np.array([row[:3] for row in rows[:num_vertices]]).astype(np.float64)
@@ -134,8 +134,7 @@ def read_with_trimesh(path: Path, suffix: str) -> Mesh:
         raise
     except Exception as problem:  # the parsers raise whatever a broken file makes them trip over
         raise FileFormatError(
-            f"{path}: broken or truncated {suffix[1:].upper()} ({plain_reason(problem)}); "
-            "fetch or write the file again"
+            f"{path}: broken or truncated {suffix[1:].upper()} ({plain_reason(problem)}); {AGAIN}"
         ) from None
     if not parts:
         raise FileFormatError(f"{path}: holds no faces; a mesh with triangles was expected")
@@ -161,9 +160,7 @@ def check_stl_size(path: Path, suffix: str) -> None:
         return
     expected = 84 + 50 * struct.unpack("<I", head[80:])[0] if len(head) == 84 else 84
     if size < expected:
-        raise FileFormatError(
-            f"{path}: truncated: {size} of {expected} bytes; fetch or write the file again"
-        )
+        raise FileFormatError(f"{path}: truncated: {size} of {expected} bytes; {AGAIN}")
 
 
 def plain_reason(problem: Exception) -> str:

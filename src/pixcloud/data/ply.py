@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pixcloud.atomic import write_bytes
-from pixcloud.errors import FileFormatError
+from pixcloud.errors import AGAIN, FileFormatError
 
 SCALARS = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1",
@@ -73,11 +73,13 @@ def read_ply_vertices(path: str | os.PathLike[str]) -> PlyArrays | None:
             end = data.find(b"end_header")
             start = data.find(b"\n", end) + 1
         if not data.startswith(b"ply") or end < 0 or start == 0:
-            raise FileFormatError(f"{path}: not a PLY file: no header from 'ply' to 'end_header'")
+            raise FileFormatError(
+                f"{path}: not a PLY file: no header from 'ply' to 'end_header'; {AGAIN}"
+            )
         try:
             layout = parse_header(data[:end])
         except ValueError as problem:
-            raise FileFormatError(f"{path}: broken PLY header: {problem}") from None
+            raise FileFormatError(f"{path}: broken PLY header: {problem}; {AGAIN}") from None
         if layout is None:
             return None
         missing = start + layout.vertices * layout.record.itemsize - len(data)
@@ -89,7 +91,7 @@ def read_ply_vertices(path: str | os.PathLike[str]) -> PlyArrays | None:
     if size < start + layout.least_bytes:
         raise FileFormatError(
             f"{path}: truncated: {size} bytes, but its header asks for at least "
-            f"{start + layout.least_bytes}; fetch or write the file again"
+            f"{start + layout.least_bytes}; {AGAIN}"
         )
     return vertex_arrays(np.frombuffer(data, layout.record, layout.vertices, start))
 
@@ -189,7 +191,7 @@ def ascii_vertices(path: str | os.PathLike[str], body: bytes, layout: VertexLayo
     ]
     if len(lines) < layout.vertices:
         raise FileFormatError(
-            f"{path}: truncated: {len(lines)} of {layout.vertices} vertices; fetch or rewrite it"
+            f"{path}: truncated: {len(lines)} of {layout.vertices} vertices; {AGAIN}"
         )
     wanted = [layout.columns.index(name) for name in ("x", "y", "z")]
     if {"nx", "ny", "nz"} <= set(layout.columns):
@@ -200,7 +202,7 @@ def ascii_vertices(path: str | os.PathLike[str], body: bytes, layout: VertexLayo
         text = BytesIO(b"\n".join(lines))
         table = np.loadtxt(text, usecols=wanted, ndmin=2, comments=None)
     except ValueError as problem:
-        raise FileFormatError(f"{path}: broken vertex in ASCII PLY: {problem}") from None
+        raise FileFormatError(f"{path}: broken vertex in ASCII PLY: {problem}; {AGAIN}") from None
     return PlyArrays(table[:, :3], table[:, 3:] if len(wanted) == 6 else None)
 
 

@@ -6,8 +6,10 @@ and ShapeNet-55. Only names are read here; `pixcloud.data.loading` reads the fil
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,12 @@ class Pair:
     cloud: str
     folder: str
     pictures: tuple[str, ...]
+
+
+def pairs_sha256(pairs: Sequence[Pair]) -> str:
+    """SHA-256 of the names of pairs and of their pictures, whatever folder they are in."""
+    names = [[pair.name, *pair.pictures] for pair in pairs]
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()
 
 
 @dataclass(kw_only=True)
