@@ -170,7 +170,10 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         ) from error
     except Exception as error:  # a damaged pickle can break the reader anywhere
         reason = f"{type(error).__name__}: {_first_line(error)}"
-        raise WeightsError(f"{path}: cannot be read as weights ({reason})") from error
+        raise WeightsError(
+            f"{path}: cannot be read as weights ({reason}); expected a state dict, as torch.save "
+            "or safetensors write it"
+        ) from error
     if not isinstance(content, dict) or not content:
         raise WeightsError(f"{path}: expected a state dict, found {type(content).__name__}")
     bad = [

@@ -54,7 +54,7 @@ def parse_source(source: str, key: str = "data.source") -> tuple[str, Path]:
     if not rest or not root.exists():
         what = f"{root} does not exist" if rest else "names no folder"
         raise DataError(
-            f"{key} = {source}: {what}; give NAME:/path with NAME one of "
+            f"{key} = {source}: {what}; check the path, or give NAME:/path with NAME one of "
             f"{', '.join(sorted(known))}, or '{SYNTHETIC}'"
         )
     return name, root

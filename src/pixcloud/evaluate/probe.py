@@ -306,8 +306,8 @@ def _say_choice(name: str, chosen: CrossValidation, say: Say) -> None:
         f"{name}: C = {chosen.c:.3g} by {chosen.folds} folds on train, accuracy "
         f"{100 * chosen.accuracy:.1f} % there"
     )
-    if chosen.on_border:
-        say(f"warning: {name}: that C lies on the border of the grid; widen c_grid")
+    if chosen.on_border and chosen.accuracy < 1:  # where all is right, no other C is better
+        say(f"warning: {name}: that C lies on the border of the grid; widen --probe.c_grid")
     if chosen.dropped:
         say(f"{name}: C from {chosen.dropped[0]:.3g} left out, the solver does not converge there")
 
