@@ -186,9 +186,13 @@ def test_a_path_may_have_a_colon(tree: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("source", "kind", "words"),
     [
-        ("", DataError, "data.source = : names no folder; give NAME:/path"),
+        ("", DataError, "data.source = : names no folder; check the path, or give NAME:/path"),
         ("pairs:", DataError, "data.source = pairs:: names no folder"),
-        ("pairs:/none", DataError, "/none does not exist; give NAME:/path with NAME one of"),
+        (
+            "pairs:/none",
+            DataError,
+            "/none does not exist; check the path, or give NAME:/path with NAME one of",
+        ),
         ("pair:/none", ConfigError, "unknown data set 'pair': the nearest known one is 'pairs'"),
         ("syntetic:/", ConfigError, "the nearest known one is 'synthetic'"),
     ],
