@@ -337,3 +337,13 @@ def test_a_changed_material_is_followed(tmp_path: Path) -> None:
     blue = tree_hashes(out / "ShapeNetRendering")
     assert blue == tree_hashes(anew / "ShapeNetRendering")
     assert all(blue[picture] != red[picture] for picture in red)
+
+
+def test_a_link_that_leads_nowhere_is_listed(tmp_path: Path) -> None:
+    source, out = write_source(tmp_path / "meshes", classes=1), tmp_path / "out"
+    (source / "class0" / "gone.obj").symlink_to(tmp_path / "nowhere.obj")
+    report = make_pairs(source, out, test_share=0, **SMALL)
+    assert len(report.skipped) == 1
+    line = (out / "skipped.txt").read_text()
+    assert "gone.obj" in line
+    assert "No such file" in line

@@ -97,7 +97,8 @@ def _why_none(source: Path, ignored: int) -> str:
 
 def _is_mesh(entry: os.DirEntry[str]) -> bool:
     named = entry.name.lower().endswith(MESH_SUFFIXES) and not entry.name.startswith(".")
-    return named and entry.is_file()
+    # A link that leads nowhere is on the list: it is told with the others that cannot be used.
+    return named and (entry.is_file() or (entry.is_symlink() and not entry.is_dir()))
 
 
 def spelled(stem: str, suffix: str, split: str) -> list[str]:
@@ -114,7 +115,7 @@ def _class_files(folder: Path) -> tuple[list[tuple[Path, str]], int]:
     places = [(folder, ""), *((folder / name, name) for name in inner if name in GIVEN_SPLITS)]
     for place, split in places:
         for entry in sorted(os.scandir(place), key=lambda e: e.name):
-            if not entry.is_file():
+            if entry.is_dir():
                 continue
             if _is_mesh(entry):
                 found.append((Path(entry.path), split))
