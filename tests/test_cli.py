@@ -211,7 +211,7 @@ def test_probe_needs_an_encoder(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_data_check(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run("data", "check", str(tree), "--read", "-1", capsys=capsys)
     assert code == 0
-    assert "4 pairs with 3 to 3 pictures each" in out
+    assert "4 pairs with 3 pictures each" in out
     assert "read without fault" in out
     next(tree.glob("ShapeNet/*/*.ply")).write_bytes(b"ply\n")
     line = fails("data", "check", str(tree), "--read", "-1", capsys=capsys)

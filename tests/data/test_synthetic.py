@@ -146,7 +146,7 @@ def test_layouts(made: Path) -> None:
         for label, parts in zip(clouds.labels, clouds.parts, strict=True):
             assert offsets[label] <= parts.min() <= parts.max() < offsets[label + 1]
     assert np.array_equal(read_shapenetpart(made, "test").points, test.points)
-    assert "6 pairs with 2 to 2 pictures" in check_source(str(made), read=-1)
+    assert "6 pairs with 2 pictures" in check_source(str(made), read=-1)
 
 
 def test_made_once_and_equal_for_any_number_of_workers(made: Path, tmp_path: Path) -> None:

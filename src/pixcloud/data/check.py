@@ -26,8 +26,16 @@ def check_source(source: str, read: int = 0) -> str:
     if not name or name in sources.PAIR_READERS:
         lines += _check_pairs(name, root, read)
     if not name or name in sources.LABELLED_READERS:
-        lines += _check_labelled(source, required=not lines or bool(name))
+        lines += _check_labelled(source, required=bool(name))
+    if not lines:
+        raise DataError(f"{source}: no data set known here lies in it; expected {_expected()}")
     return f"{source}: " + "; ".join(lines)
+
+
+def _expected() -> str:
+    """What lies below the root of each source that is known."""
+    readers = {**sources.PAIR_READERS, **sources.LABELLED_READERS}
+    return "; ".join(f"{name}: {' or '.join(marks)}" for name, (_, marks) in readers.items())
 
 
 def _check_pairs(name: str, root: Path, read: int) -> list[str]:
@@ -42,7 +50,9 @@ def _check_pairs(name: str, root: Path, read: int) -> list[str]:
 
         complete_pairs(index)
     counts = [len(pair.pictures) for pair in index.pairs]
-    lines = [f"{len(counts)} pairs with {min(counts)} to {max(counts)} pictures each"]
+    least, most = min(counts), max(counts)
+    each = f"{least}" if least == most else f"{least} to {most}"
+    lines = [f"{len(counts)} pairs with {each} pictures each"]
     if index.without_cloud:
         count = len(index.without_cloud)
         lines.append(f"{count} picture folders without a cloud ({some(index.without_cloud)})")
