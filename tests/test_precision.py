@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pixcloud import precision, trainer
+from pixcloud import machine_settings, precision
 from pixcloud.config import load_config, pretrain_config
 from pixcloud.precision import choose_precision
 from pixcloud.run_folder import RunFolder
@@ -27,16 +27,18 @@ def test_the_faster_one_is_taken(
 def test_a_resumed_run_keeps_what_was_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "choose_precision", lambda device: ("bf16", "measured"))
+    monkeypatch.setattr(machine_settings, "choose_precision", lambda device: ("bf16", "measured"))
     config = pretrain_config(run=str(tmp_path / "run"))
     assert config.trainer.precision == "auto"
-    resolved, notes = trainer.resolve(config)
+    resolved, notes = machine_settings.resolve(config)
     assert resolved.trainer.precision == "bf16"
     assert notes == ["trainer.precision auto takes bf16: measured"]
     RunFolder(resolved).start(0)
     assert load_config(tmp_path / "run/config.yaml").trainer.precision == "bf16"
-    monkeypatch.setattr(trainer, "choose_precision", lambda device: ("32", "another machine"))
+    monkeypatch.setattr(
+        machine_settings, "choose_precision", lambda device: ("32", "another machine")
+    )
     resumed = pretrain_config(run=str(tmp_path / "run"), resume=True)
-    again, notes = trainer.resolve(resumed)
+    again, notes = machine_settings.resolve(resumed)
     assert again.trainer.precision == "bf16"
     assert notes == []

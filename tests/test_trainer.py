@@ -19,7 +19,7 @@ import torch
 from conftest import write_pair_tree, write_picture, write_ply
 from pixcloud import cli
 from pixcloud.config import load_config, pretrain_config
-from pixcloud.errors import CheckpointError, ConfigError, TrainingError
+from pixcloud.errors import CheckpointError, ConfigError, FileFormatError, TrainingError
 from pixcloud.export import load_encoder
 from pixcloud.optimizer import build_optimizer
 from pixcloud.trainer import Trainer, pretrain
@@ -260,3 +260,33 @@ def test_signal_saves_and_resumes(pair_tree: Path, tmp_path: Path, number: signa
     assert done.returncode == 0, done.stderr
     assert f"from step {step}" in done.stderr
     assert [line["step"] for line in lines(run)] == list(range(1, 121))
+
+
+def test_checkpoints_of_another_encoder_are_refused(pair_tree: Path, tmp_path: Path) -> None:
+    pretrain(small(pair_tree, tmp_path / "run"))
+    (tmp_path / "run/config.yaml").unlink()
+    encoder = {"name": "pointnet", "settings": {"embed_dim": 24}}
+    config = small(pair_tree, tmp_path / "run", resume=True, encoder=encoder)  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match="of a run with other settings than these"):
+        pretrain(config)
+
+
+def test_a_file_that_breaks_during_a_run_costs_nothing(pair_tree: Path, tmp_path: Path) -> None:
+    tree, run = tmp_path / "tree", tmp_path / "run"
+    shutil.copytree(pair_tree, tree)
+    cloud = sorted((tree / "ShapeNet").glob("*/*.ply"))[0]
+    whole = cloud.read_bytes()
+    undisturbed = pretrain(small(tree, tmp_path / "undisturbed", data={"workers": 0}))
+    # Broken files that are in the first batch stop the run before it has a folder.
+    for cloud in sorted((tree / "ShapeNet").glob("*/*.ply")):
+        whole = cloud.read_bytes()
+        cloud.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(FileFormatError, match="truncated") as refusal:
+            pretrain(small(tree, run, data={"workers": 0}))
+        cloud.write_bytes(whole)
+        if run.exists():
+            break
+    assert "--resume true" in str(refusal.value)
+    resumed = pretrain(small(tree, run, resume=True, data={"workers": 0}))  # type: ignore[arg-type]
+    assert resumed.steps == undisturbed.steps
+    assert resumed.losses == undisturbed.losses

@@ -8,6 +8,7 @@ is recognised by its manifest and passed over. No pickle is written or read.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -47,6 +48,23 @@ class Checkpoint:
     optimizer: dict[str, Any]
     state: dict[str, Any]
     generators: dict[str, torch.Tensor]
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """What changes from step to step besides weights: all of it goes into the checkpoint.
+
+    interval and epoch hold sums of the three losses and, last, how many batches they cover; pairs
+    is the hash of the pairs' names.
+    """
+
+    step: int = 0
+    interval: list[float] = dataclasses.field(default_factory=lambda: [0.0] * 4)
+    epoch: list[float] = dataclasses.field(default_factory=lambda: [0.0] * 4)
+    last_epoch: dict[str, float] = dataclasses.field(default_factory=dict)
+    best: dict[str, float] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+    pairs: str = ""
 
 
 def generator_states(device: str) -> dict[str, torch.Tensor]:

@@ -7,6 +7,7 @@ of ours, 2 something that the user can mend, 128 + n stopped by signal n after s
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import importlib
@@ -79,6 +80,10 @@ COMMANDS: dict[str, Command] = {
 }
 
 
+# Commands that make something beside what they print.
+WORKING = ("demo", "pretrain", "probe", "data", "import")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code.
 
@@ -98,26 +103,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as in `pixcloud ... | head`
         # What is left in the buffer goes nowhere, or Python would complain of it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        # Who only prints has done what was wanted; work that was cut short says so, as in shells.
+        return 128 + 13 if argv and argv[0] in WORKING and "--help" not in argv else 0
     except OSError as error:
         if error.errno not in USER_ERRNOS or not error.filename:
             raise
         return _fail(f"{error.filename}: {error.strerror}; make room, or give another place")
     except KeyboardInterrupt:
-        sys.stderr.write("pixcloud: interrupted\n")
+        _tell("pixcloud: interrupted")
         return 130
     except Exception as error:
         exit_code = getattr(error, "exit_code", None)  # pixcloud.signals.Interrupted
         if exit_code is None:
             raise
-        sys.stderr.write(f"pixcloud: {error}\n")
+        _tell(f"pixcloud: {error}")
         return int(exit_code)
 
 
 def _fail(message: str) -> int:
     line = " ".join(part.strip() for part in message.splitlines() if part.strip())
-    sys.stderr.write(f"pixcloud: error: {line}\n")
+    _tell(f"pixcloud: error: {line}")
     return 2
+
+
+def _tell(line: str) -> None:
+    """A line for whoever may still be reading."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
 
 
 def _dispatch(argv: list[str]) -> int:

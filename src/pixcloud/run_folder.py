@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -96,11 +97,14 @@ class RunFolder:
     def say(self, message: str) -> None:
         """One line for the person at the terminal, and into `train.log` once the run began.
 
+        Nobody may be there to read it any more: that does not end a run.
+
         Raises:
-            CheckpointError: if that cannot be written.
+            CheckpointError: if `train.log` cannot be written.
         """
-        sys.stderr.write(message + "\n")
         self.note(message)
+        with contextlib.suppress(OSError):
+            sys.stderr.write(message + "\n")
 
     def note(self, message: str) -> None:
         """One line into `train.log` alone.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pixcloud.config import PretrainConfig
-from pixcloud.data.sources import labelled_beside, open_labelled
+from pixcloud.data.sources import open_labelled
 from pixcloud.encoders import PointEncoder
 from pixcloud.evaluate.features import require_points
 from pixcloud.evaluate.settings import ProbeSettings
@@ -23,7 +23,7 @@ class Selection:
         self.every = config.trainer.probe_every
         self.epochs = config.trainer.epochs
         if self.every:
-            source = config.trainer.probe_source or labelled_beside(config.data.source)
+            source = config.trainer.probe_source or config.data.source
             self.train = open_labelled(source, "train", key="trainer.probe_source")
             self.settings = ProbeSettings(num_points=min(1024, self.train.points.shape[1]))
             self.share = config.trainer.validation_share

@@ -7,6 +7,7 @@ whatever else a later step depends on.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -21,25 +22,25 @@ from lightning.fabric import Fabric
 
 from pixcloud.checkpoint import (
     Checkpoint,
+    Progress,
     generator_states,
     last_good,
     restore_generators,
     save_checkpoint,
 )
-from pixcloud.config import PretrainConfig, load_config, validate
+from pixcloud.config import PretrainConfig, validate
 from pixcloud.data.loading import PairDataset, PairOrder, pair_batches, to_device
 from pixcloud.data.shapenet import complete_pairs, gaps, pairs_sha256
 from pixcloud.data.sources import open_pair_index
 from pixcloud.data.views import augment_clouds, augment_pictures
 from pixcloud.encoders import build_encoder
 from pixcloud.encoders.image import ImageEncoder
-from pixcloud.errors import CheckpointError, ConfigError, TrainingError
+from pixcloud.errors import CheckpointError, PixCloudError, TrainingError
 from pixcloud.evaluate.features import require_points
 from pixcloud.export import save_encoder
-from pixcloud.machine import available_cores
+from pixcloud.machine_settings import resolve
 from pixcloud.objective import CrossModalObjective
 from pixcloud.optimizer import build_optimizer, match_layout
-from pixcloud.precision import choose_precision
 from pixcloud.progress import Clock, TrainingProgress
 from pixcloud.run_folder import RunFolder
 from pixcloud.schedule import learning_rate
@@ -58,23 +59,6 @@ class PretrainResult:
     run: Path
     steps: int
     losses: dict[str, float]
-
-
-@dataclass(kw_only=True)
-class Progress:
-    """What changes from step to step besides weights: all of it goes into the checkpoint.
-
-    interval and epoch hold sums of the three losses and, last, how many batches they cover; pairs
-    is the hash of the pairs' names.
-    """
-
-    step: int = 0
-    interval: list[float] = dataclasses.field(default_factory=lambda: [0.0] * 4)
-    epoch: list[float] = dataclasses.field(default_factory=lambda: [0.0] * 4)
-    last_epoch: dict[str, float] = dataclasses.field(default_factory=dict)
-    best: dict[str, float] = dataclasses.field(default_factory=dict)
-    seconds: float = 0.0
-    pairs: str = ""
 
 
 def pretrain(config: PretrainConfig) -> PretrainResult:
@@ -115,50 +99,19 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     trainer = Trainer(config, run, order.batches_per_epoch // config.trainer.accumulate, selection)
     trainer.restore(pairs_sha256(pairs))
     order.start_batch = trainer.progress.step * config.trainer.accumulate
-    batches = pair_batches(dataset, order, config.data.workers)
-    # Broken files mostly show in the first batch; a run folder is made only once it was read.
-    first = list(itertools.islice(batches, 1))
-    run.start(trainer.progress.step)
-    for gap in gaps(index):
-        run.say(gap)
-    trainer.announce(len(pairs), notes)
-    with StopRequest() as stop:
-        trainer.fit(itertools.chain(first, batches), stop)
+    # Closing it ends the reading processes, whatever happens here.
+    with contextlib.closing(pair_batches(dataset, order, config.data.workers)) as batches:
+        # Broken files mostly show in the first batch; a run folder is made only once it was read.
+        first = list(itertools.islice(batches, 1))
+        run.start(trainer.progress.step)
+        for gap in gaps(index):
+            run.say(gap)
+        trainer.announce(len(pairs), notes)
+        with StopRequest() as stop:
+            trainer.fit(itertools.chain(first, batches), stop)
     return PretrainResult(
         run=run.path, steps=trainer.progress.step, losses=trainer.progress.last_epoch
     )
-
-
-def resolve(config: PretrainConfig) -> tuple[PretrainConfig, list[str]]:
-    """The config with what depends on the machine filled in, so that it is on record; and why.
-
-    Raises:
-        ConfigError: for a device that is not there.
-    """
-    trainer = config.trainer
-    saved = Path(config.run).expanduser() / "config.yaml"
-    if config.resume and saved.is_file():
-        # What was left open then was filled in then, perhaps on another machine.
-        before = load_config(saved).trainer
-        trainer = dataclasses.replace(
-            trainer,
-            device=before.device if trainer.device == "auto" else trainer.device,
-            threads=trainer.threads or before.threads,
-            precision=before.precision if trainer.precision == "auto" else trainer.precision,
-        )
-    device = trainer.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device != "cpu" and not torch.get_device_module(device).is_available():
-        raise ConfigError(f"trainer.device = {device}: there is none here; use cpu, or auto")
-    threads = trainer.threads or available_cores()
-    trainer, notes = dataclasses.replace(trainer, device=device, threads=threads), []
-    if trainer.precision == "auto":
-        torch.set_num_threads(threads)
-        chosen, measured = choose_precision(device)
-        trainer = dataclasses.replace(trainer, precision=chosen)
-        notes = [f"trainer.precision auto takes {chosen}: {measured}"]
-    return dataclasses.replace(config, trainer=trainer), notes
 
 
 def build_objective(config: PretrainConfig) -> CrossModalObjective:
@@ -219,8 +172,18 @@ class Trainer:
                 f"{self.run.path}: the pairs in {self.config.data.source} are not those that the "
                 "run began with; put them back as they were, or start a new run"
             )
-        self.objective.load_state_dict(saved.model)
-        self.optimizer.load_state_dict(saved.optimizer)
+        try:
+            self.objective.load_state_dict(saved.model)
+            self.optimizer.load_state_dict(saved.optimizer)
+        except (
+            RuntimeError,
+            ValueError,
+            KeyError,
+        ) as error:
+            raise CheckpointError(
+                f"{self.run.checkpoints}: of a run with other settings than these; give its own, "
+                "or start over in another --run folder"
+            ) from error
         match_layout(self.optimizer)
         restore_generators(saved.generators)
         self.progress = Progress(**{**saved.state, "pairs": pairs})
@@ -258,7 +221,7 @@ class Trainer:
         clock = Clock(progress.step)
         with TrainingProgress(self.total_steps, progress.step, trainer.progress) as bar:
             while progress.step < self.total_steps:
-                lr = self.train_step(batches)
+                lr = self.train_step(self.read(batches))
                 bar.advance(progress.step)
                 if progress.step % trainer.log_every == 0 or progress.step == self.total_steps:
                     self.log_interval(lr, clock, bar)
@@ -277,15 +240,30 @@ class Trainer:
                     )
         self.finish()
 
-    def train_step(self, batches: Iterator[PairBatch]) -> float:
-        """One step of the optimiser over `accumulate` batches; returns its learning rate."""
+    def read(self, batches: Iterator[PairBatch]) -> list[PairBatch]:
+        """The batches of one step.
+
+        Raises:
+            PixCloudError: if a file is broken; the state is saved, for going on once it is mended.
+        """
+        try:
+            return list(itertools.islice(batches, self.config.trainer.accumulate))
+        except PixCloudError as error:
+            self.save()
+            raise type(error)(
+                f"{error}; the state of step {self.progress.step} is saved: then go on with "
+                f"pixcloud pretrain --run {self.run.path} --resume true"
+            ) from error
+
+    def train_step(self, batches: list[PairBatch]) -> float:
+        """One step of the optimiser over its batches; returns its learning rate."""
         config, progress = self.config, self.progress
         lr = learning_rate(config.optim, progress.step, self.steps_per_epoch, config.trainer.epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad()
-        for _ in range(config.trainer.accumulate):
-            batch = to_device(next(batches), self.fabric.device)
+        for batch in batches:
+            batch = to_device(batch, self.fabric.device)
             view1, view2 = augment_clouds(batch.points, batch.draws)
             losses = self.model(view1, view2, augment_pictures(batch.pictures, batch.draws))
             self.count(losses, batch)

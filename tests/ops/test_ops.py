@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -90,3 +93,15 @@ def test_linear_bn_max(training: bool, kind: str) -> None:
         results = [r[:1] for r in results]
     for ours, plain in zip(*results, strict=True):
         assert torch.allclose(ours, plain, rtol=tolerance, atol=tolerance)
+
+
+def test_the_first_kernel_leaves_torch_its_threads() -> None:
+    program = (
+        "import torch\n"
+        "torch.set_num_threads(1)\n"
+        "from pixcloud.ops.neighbours import knn\n"
+        "knn(torch.rand(1, 8, 3), 2)\n"
+        "print(torch.get_num_threads())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "1\n", done.stderr

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pixcloud.atomic import replaced_file, write_bytes
-from pixcloud.errors import DataError, FileFormatError
+from pixcloud.errors import AGAIN, DataError, FileFormatError
 from pixcloud.types import LabelledClouds
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _first(file: h5py.File, names: tuple[str, ...], path: Path) -> np.ndarray:
         if isinstance(file.get(name), h5py.Dataset):
             return np.asarray(file[name])
     wanted = " or ".join(repr(name) for name in names)
-    raise FileFormatError(f"{path}: expected a dataset {wanted}, found {sorted(file)}")
+    raise FileFormatError(f"{path}: expected a dataset {wanted}, found {sorted(file)}; {AGAIN}")
 
 
 def checked_clouds(path: Path, points: np.ndarray) -> np.ndarray:
@@ -55,12 +55,15 @@ def checked_clouds(path: Path, points: np.ndarray) -> np.ndarray:
         FileFormatError: if they have another shape or coordinates that are not finite.
     """
     if points.ndim != 3 or points.shape[2] != 3 or points.shape[1] == 0:
-        raise FileFormatError(f"{path}: 'data' has shape {points.shape}, expected (S, N, 3)")
+        raise FileFormatError(
+            f"{path}: 'data' has shape {points.shape}, expected (S, N, 3); {AGAIN}"
+        )
     points = points.astype(np.float32, copy=False)
     if not np.isfinite(points).all():
         bad = np.flatnonzero(~np.isfinite(points).all(axis=(1, 2)))
         raise FileFormatError(
-            f"{path}: {len(bad)} clouds hold NaN or infinite coordinates, the first is {bad[0]}"
+            f"{path}: {len(bad)} clouds hold NaN or infinite coordinates, the first is {bad[0]}; "
+            "take them out"
         )
     return points
 
@@ -73,12 +76,14 @@ def checked_labels(path: Path, labels: np.ndarray, clouds: int, classes: int) ->
     """
     if labels.shape not in ((clouds,), (clouds, 1)):
         raise FileFormatError(
-            f"{path}: 'label' has shape {labels.shape}, expected ({clouds},) or ({clouds}, 1)"
+            f"{path}: 'label' has shape {labels.shape}, expected ({clouds},) or ({clouds}, 1); "
+            f"{AGAIN}"
         )
     labels = labels.reshape(-1).astype(np.int64)
     if clouds and not 0 <= labels.min() <= labels.max() < classes:
         raise FileFormatError(
-            f"{path}: labels from {labels.min()} to {labels.max()}, and {classes} classes are known"
+            f"{path}: labels from {labels.min()} to {labels.max()}, and {classes} classes are "
+            "known; keep the files and the list of names of one data set together"
         )
     return labels
 
@@ -93,7 +98,7 @@ def same_points(parts: list[tuple[Path, np.ndarray]]) -> np.ndarray:
         if points.shape[1] != parts[0][1].shape[1]:
             raise FileFormatError(
                 f"{path}: clouds of {points.shape[1]} points, and {parts[0][0].name} beside it has "
-                f"{parts[0][1].shape[1]}"
+                f"{parts[0][1].shape[1]}; keep files of one data set in a folder"
             )
     return np.concatenate([points for _, points in parts])
 

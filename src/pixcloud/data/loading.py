@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -173,7 +173,9 @@ def resolve_workers(workers: int) -> int:
     return min(max(available_cores() - 1, 1), 8)
 
 
-def pair_batches(dataset: PairDataset, order: PairOrder, workers: int) -> Iterator[PairBatch]:
+def pair_batches(
+    dataset: PairDataset, order: PairOrder, workers: int
+) -> Generator[PairBatch, None, None]:
     """The batches of the rest of the run; they do not depend on `workers`.
 
     Raises:

@@ -92,6 +92,7 @@ def make_pairs(
     _check_apart(source, out)
     listing = list_meshes(source)
     try:
+        memory.check_output(out, vars(settings))  # before the lock is made in a stranger's folder
         with memory.alone_in(out):
             memory.claim_output(out, vars(settings))
             _check_same_source(source, out, listing.shapes)

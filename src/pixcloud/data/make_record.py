@@ -39,10 +39,25 @@ def claim_output(out: Path, settings: dict[str, Any]) -> None:
     """Make OUT ours: new or empty, or made with the same settings.
 
     Raises:
-        DataError: if it holds something else, or was made with other settings.
+        DataError: as `check_output`.
+    """
+    check_output(out, settings)
+    marker = out / SETTINGS
+    if not marker.is_file():
+        text = json.dumps({"version": VERSION, **settings}, indent=1) + "\n"
+        write_bytes(marker, text.encode(), durable=True)
+
+
+def check_output(out: Path, settings: dict[str, Any]) -> None:
+    """See that OUT can be ours; nothing is written.
+
+    Raises:
+        DataError: if it is a file, holds something else, or was made with other settings.
     """
     settings = {"version": VERSION, **settings}
     marker = out / SETTINGS
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out}: is a file; give a new or empty folder as OUT")
     if marker.is_file():
         try:
             found = json.loads(marker.read_text("utf-8"))
@@ -64,7 +79,6 @@ def claim_output(out: Path, settings: dict[str, Any]) -> None:
             f"{out}: not empty ({strangers[0]} is there) and not made by this command; give a new "
             "or empty folder as OUT"
         )
-    write_bytes(marker, (json.dumps(settings, indent=1) + "\n").encode(), durable=True)
 
 
 @contextmanager

@@ -86,33 +86,19 @@ def open_pair_index(source: str) -> shapenet.PairIndex:
 
 
 def open_labelled(source: str, split: str, key: str = "data.source") -> LabelledClouds:
-    """One split of a labelled source.
+    """One split of a labelled source, or of the labelled clouds that lie beside pairs.
 
     Raises:
-        ConfigError: if the source has no labels.
         DataError: if it is missing or incomplete.
     """
     name, root = parse_source(source, key)
-    if not name:
+    if name not in LABELLED_READERS:  # of pairs it is the split that lies beside them
         markers = {n: marks for n, (_, marks) in LABELLED_READERS.items()}
         name = recognise(root, markers, "modelnet40")
-    if name not in LABELLED_READERS:
-        raise ConfigError(f"{key}: '{name}' has no labels; {nearest(name, LABELLED_READERS)}")
     clouds = LABELLED_READERS[name][0](root, split)
     if source == SYNTHETIC:
         clouds.name = SYNTHETIC
     return clouds
-
-
-def labelled_beside(pairs: str) -> str:
-    """Source of the labelled clouds beside pairs: their folder, without the name of their layout.
-
-    Example:
-        >>> labelled_beside("pairs:runs/mine"), labelled_beside("synthetic")
-        ('runs/mine', 'synthetic')
-    """
-    name, colon, rest = pairs.partition(":")
-    return rest if colon and name in PAIR_READERS else pairs
 
 
 def recognise(root: Path, markers: dict[str, tuple[str, ...]], default: str) -> str:

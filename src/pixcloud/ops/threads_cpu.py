@@ -21,4 +21,9 @@ def use_torch_threads() -> None:
         True
     """
     most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    numba.set_num_threads(max(1, min(torch.get_num_threads(), most)))
+    wanted = torch.get_num_threads()
+    numba.set_num_threads(max(1, min(wanted, most)))
+    # The first call starts numba's threads; under OpenMP that sets torch's number to that of the
+    # cores, too, and operators would cut their sums differently from then on.
+    if torch.get_num_threads() != wanted:
+        torch.set_num_threads(wanted)

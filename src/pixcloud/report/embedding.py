@@ -89,10 +89,7 @@ def _labelled_source(record: RunRecord) -> str:
     for row in reversed(record.rows):
         if record.role(row) != OTHER and row.settings.get("source"):
             return str(row.settings["source"])
-    from pixcloud.data.sources import labelled_beside
-
-    config = record.config
-    return config.trainer.probe_source or labelled_beside(config.data.source)
+    return record.config.trainer.probe_source or record.config.data.source
 
 
 def _probe_settings(record: RunRecord) -> dict[str, Any]:

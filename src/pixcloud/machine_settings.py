@@ -1,0 +1,48 @@
+"""Stage 7, settings that the machine decides: a config -> the same with device, threads, precision.
+
+What was open is filled in once, goes into the run's `config.yaml`, and is kept when it is resumed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from pixcloud.config import PretrainConfig, load_config
+from pixcloud.errors import ConfigError
+from pixcloud.machine import available_cores
+from pixcloud.precision import choose_precision
+
+
+def resolve(config: PretrainConfig) -> tuple[PretrainConfig, list[str]]:
+    """The config with what depends on the machine filled in, so that it is on record; and why.
+
+    Raises:
+        ConfigError: for a device that is not there.
+    """
+    trainer = config.trainer
+    saved = Path(config.run).expanduser() / "config.yaml"
+    if config.resume and saved.is_file():
+        # What was left open then was filled in then, perhaps on another machine.
+        before = load_config(saved).trainer
+        trainer = dataclasses.replace(
+            trainer,
+            device=before.device if trainer.device == "auto" else trainer.device,
+            threads=trainer.threads or before.threads,
+            precision=before.precision if trainer.precision == "auto" else trainer.precision,
+        )
+    device = trainer.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device != "cpu" and not torch.get_device_module(device).is_available():
+        raise ConfigError(f"trainer.device = {device}: there is none here; use cpu, or auto")
+    threads = trainer.threads or available_cores()
+    trainer, notes = dataclasses.replace(trainer, device=device, threads=threads), []
+    if trainer.precision == "auto":
+        torch.set_num_threads(threads)
+        chosen, measured = choose_precision(device)
+        trainer = dataclasses.replace(trainer, precision=chosen)
+        notes = [f"trainer.precision auto takes {chosen}: {measured}"]
+    return dataclasses.replace(config, trainer=trainer), notes
