@@ -109,6 +109,9 @@ class ObjectiveConfig:
         projection_dim: length of the projections.
         point_hidden: width of the projection head of clouds.
         image_hidden: width of the projection head of pictures.
+        negatives: of several processes: global compares with the pairs of all of them, as one
+            process with the whole batch does; local with those of the same process, for
+            comparison.
     """
 
     temperature: float = 0.1
@@ -117,6 +120,7 @@ class ObjectiveConfig:
     projection_dim: int = 256
     point_hidden: int = 1024
     image_hidden: int = 512
+    negatives: Literal["global", "local"] = "global"
 
 
 @dataclass(kw_only=True)

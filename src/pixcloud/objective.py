@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from pixcloud.distributed import ALONE, World
 from pixcloud.encoders.base import PointEncoder
 from pixcloud.encoders.image import ImageEncoder
 from pixcloud.heads import ProjectionHead
@@ -18,6 +19,10 @@ class CrossModalObjective(nn.Module):
     intra = NTXent(z1, z2), cross = NTXent((z1 + z2) / 2, h),
     loss = intra_weight * intra + cross_weight * cross.
 
+    On several processes each one has its share of the pairs, and `world` (set before training)
+    lets them compare with each other's. What is returned is then this process's part: the loss is
+    the sum over the processes, and so are its gradients.
+
     Args:
         point_encoder: clouds to pooled features.
         image_encoder: pictures to pooled features.
@@ -27,7 +32,11 @@ class CrossModalObjective(nn.Module):
         temperature: of both losses.
         intra_weight: weight of the intra-modal loss.
         cross_weight: weight of the cross-modal loss.
+        negatives: "global" takes the pairs of all processes as negatives, as one process with the
+            whole batch would; "local" those of the same process only.
     """
+
+    world: World = ALONE
 
     def __init__(
         self,
@@ -40,6 +49,7 @@ class CrossModalObjective(nn.Module):
         temperature: float = 0.1,
         intra_weight: float = 1.0,
         cross_weight: float = 1.0,
+        negatives: str = "global",
     ) -> None:
         super().__init__()
         self.point_encoder = point_encoder
@@ -51,6 +61,7 @@ class CrossModalObjective(nn.Module):
         self.temperature = temperature
         self.intra_weight = intra_weight
         self.cross_weight = cross_weight
+        self.negatives = negatives
 
     def project_clouds(self, points: torch.Tensor) -> torch.Tensor:
         """Clouds (B, N, 3) to projections (B, P)."""
@@ -60,25 +71,45 @@ class CrossModalObjective(nn.Module):
         """Pictures (B, 3, H, W), RGB in [0, 1], to projections (B, P)."""
         return self.image_head(self.image_encoder(pictures))
 
-    def forward(
+    def project(
         self, view1: torch.Tensor, view2: torch.Tensor, pictures: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        """Two views (B, N, 3) of each cloud and a picture (B, 3, H, W) of it to the losses.
+    ) -> torch.Tensor:
+        """Two views (B, N, 3) of each cloud and a picture (B, 3, H, W) of it to (B, 3, P).
 
-        Both views go through the encoder at once, so that its batch statistics cover all 2B.
+        Both views go through the encoder at once, so that its batch statistics cover all 2B. In at
+        least fp32.
         """
         z1, z2 = self.project_clouds(torch.cat([view1, view2])).chunk(2)
-        return self.losses(z1, z2, self.project_pictures(pictures))
+        z = torch.stack([z1, z2, self.project_pictures(pictures)], dim=1)
+        return z.float() if z.dtype in (torch.bfloat16, torch.float16) else z
 
-    def losses(
-        self, z1: torch.Tensor, z2: torch.Tensor, h: torch.Tensor
+    def forward(
+        self,
+        view1: torch.Tensor,
+        view2: torch.Tensor,
+        pictures: torch.Tensor,
+        upstream: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Projections (B, P) of both views and of the pictures to the losses, in at least fp32."""
-        if z1.dtype in (torch.bfloat16, torch.float16):
-            z1, z2, h = z1.float(), z2.float(), h.float()
+        """Views and pictures, as for `project`, to the losses.
+
+        With the gradients (B, 3, P) of the projections given as `upstream`, "loss" is a scalar that
+        has them: the second pass of gradient caching.
+        """
+        z = self.project(view1, view2, pictures)
+        return self.losses(z) if upstream is None else {"loss": (z * upstream).sum()}
+
+    def losses(self, z: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Projections (B, 3, P) of both views and the picture of each pair to the losses."""
         # Under autocast the cosines would be rounded to 8 bits before the temperature divides them.
-        with torch.autocast(z1.device.type, enabled=False):
-            intra = nt_xent(z1, z2, self.temperature)
-            cross = nt_xent((z1 + z2) / 2, h, self.temperature)
+        with torch.autocast(z.device.type, enabled=False):
+            own, share = None, 1.0
+            if self.negatives == "local":
+                share = 1 / self.world.size
+            else:
+                own = self.world.share(self.world.size * len(z))
+                z = self.world.gather_with_gradient(z)
+            z1, z2, h = z.unbind(1)
+            intra = nt_xent(z1, z2, self.temperature, own) * share
+            cross = nt_xent((z1 + z2) / 2, h, self.temperature, own) * share
         loss = self.intra_weight * intra + self.cross_weight * cross
         return {"loss": loss, "intra": intra, "cross": cross}

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pixcloud.ops.batch_norm import running_statistics, update_running
+from pixcloud.ops.batch_norm import running_statistics, update_running, world_of
 from pixcloud.ops.edge_pairs import edge_pair_extreme, edge_pair_statistics
 from pixcloud.ops.gather_reduce import in_degree
 from pixcloud.ops.neighbour_sum import neighbour_sum
@@ -71,17 +71,19 @@ class TwoLayerEdgeConv(nn.Module):
         With x_j and x_i taken from their means, the squares of all edges follow from in-degrees and
         from sums over neighbours of x, which has fewer channels than u.
         """
-        edges, k = index.numel(), index.shape[2]
+        world = world_of(self.bn)
+        edges, k = world.size * index.numel(), index.shape[2]
         degree = in_degree(index, x.dtype)[..., None]
-        near, own = (degree * x).sum((0, 1)) / edges, x.mean((0, 1))
+        near = world.sum_with_gradient((degree * x).sum((0, 1))) / edges
+        own = world.sum_with_gradient(x.mean((0, 1))) / world.size
         # Centred first: the difference of two large sums would lose the variance.
         from_near = x - near
         total = neighbour_sum(from_near, index)
         u, v = F.linear(from_near, w_edge), F.linear(x - own, w_centre)
         squares = degree * u.square() + v * (2 * F.linear(total, w_edge) + k * v)
-        var = (squares.sum((0, 1)) / edges).clamp_min(0)
+        var = (world.sum_with_gradient(squares.sum((0, 1))) / edges).clamp_min(0)
         mean = F.linear(near, w_edge) + F.linear(own, w_centre)
-        update_running(self.bn, mean, var * (edges / max(edges - 1, 1)))
+        update_running(self.bn, mean, var, edges)
         scale = self.bn.weight * torch.rsqrt(var + self.bn.eps)
         return u * scale, v * scale + self.bn.bias
 
@@ -89,9 +91,9 @@ class TwoLayerEdgeConv(nn.Module):
         weight, bn = self.second_linear.weight, self.second_bn
         sign = torch.where(bn.weight >= 0, 1.0, -1.0).to(p.dtype)
         if self.training:
-            extreme, mean, var = edge_pair_statistics(p, q, index, weight, sign)
-            edges = index.numel()
-            update_running(bn, mean, var * (edges / max(edges - 1, 1)))
+            world = world_of(bn)
+            extreme, mean, var = edge_pair_statistics(p, q, index, weight, sign, world)
+            update_running(bn, mean, var, world.size * index.numel())
         else:
             mean, var = running_statistics(bn)
             extreme = edge_pair_extreme(p, q, index, weight, sign) - mean

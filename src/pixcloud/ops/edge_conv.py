@@ -27,7 +27,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from pixcloud.ops.batch_norm import running_statistics, update_running
+from pixcloud.distributed import World
+from pixcloud.ops.batch_norm import running_statistics, update_running, world_of
 from pixcloud.ops.gather_reduce import gather_reduce, in_degree
 
 SLOPE = 0.2
@@ -76,10 +77,9 @@ def edge_conv(
     )
     if bn.training or wanted:
         running = None if bn.training else running_statistics(bn)
-        y, mean, var = _apply(x, index, weight, bn, running, out)
+        y, mean, var, edges = _apply(x, index, weight, bn, running, out)
         if bn.training:
-            edges = index.numel()
-            update_running(bn, mean, var * (edges / max(edges - 1, 1)))
+            update_running(bn, mean, var, edges.item())
         return y
     from pixcloud.ops import edge_conv_cpu
 
@@ -95,9 +95,11 @@ def _apply(
     bn: nn.BatchNorm1d,
     running: tuple[torch.Tensor, torch.Tensor] | None,
     out: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     # Autograd should not take the memory for an input, so it comes wrapped.
-    return _EdgeConv.apply(x, index, weight, bn.weight, bn.bias, running, bn.eps, [out])
+    return _EdgeConv.apply(
+        x, index, weight, bn.weight, bn.bias, running, bn.eps, world_of(bn), [out]
+    )
 
 
 class _EdgeConv(torch.autograd.Function):
@@ -111,18 +113,21 @@ class _EdgeConv(torch.autograd.Function):
         bias: torch.Tensor,
         running: tuple[torch.Tensor, torch.Tensor] | None,
         eps: float,
+        world: World,
         out: list[torch.Tensor | None],
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         from pixcloud.ops import edge_conv_cpu
 
-        y, saved = edge_conv_cpu.forward(x, index, weight, scale, bias, running, eps, out[0])
+        y, saved = edge_conv_cpu.forward(x, index, weight, scale, bias, running, eps, world, out[0])
         ctx.save_for_backward(x, y, weight, scale, *saved)
-        ctx.eps, ctx.statistics = eps, running is None
+        # Running statistics are the same on all processes, and so is what follows from them.
+        ctx.eps, ctx.world = eps, world if running is None else None
         channels = weight.shape[0]
         mean = saved.mean[:channels] * torch.where(scale < 0, -1.0, 1.0)
         var = saved.var[:channels].clone()
-        ctx.mark_non_differentiable(mean, var)
-        return y, mean, var
+        edges = saved.edges.clone()
+        ctx.mark_non_differentiable(mean, var, edges)
+        return y, mean, var, edges
 
     @staticmethod
     @once_differentiable
@@ -131,10 +136,10 @@ class _EdgeConv(torch.autograd.Function):
 
         x, y, weight, scale, *saved = ctx.saved_tensors
         of_x, of_weight, of_scale, of_bias = edge_conv_cpu.backward(
-            *(grads[0], x, y, weight, scale, ctx.eps, ctx.statistics, edge_conv_cpu.Batch(*saved)),
+            *(grads[0], x, y, weight, scale, ctx.eps, ctx.world, edge_conv_cpu.Batch(*saved)),
             needs_x=ctx.needs_input_grad[0],
         )
-        return of_x, None, of_weight, of_scale, of_bias, None, None, None
+        return of_x, None, of_weight, of_scale, of_bias, *[None] * 4
 
 
 def _with_torch(
@@ -149,9 +154,8 @@ def _with_torch(
     v = F.linear(x - centres, w_centre - w_edge) + F.linear(centres, w_centre)
     extreme, total = gather_reduce(u, index, bn.weight.detach().sign())
     if bn.training:
-        mean, var = _batch_statistics(u, v, total, index)
-        edges = index.numel()
-        update_running(bn, mean, var * (edges / max(edges - 1, 1)))
+        mean, var, edges = _batch_statistics(u, v, total, index, world_of(bn))
+        update_running(bn, mean, var, edges)
     else:
         mean, var = running_statistics(bn)
     scale = bn.weight * torch.rsqrt(var + bn.eps)
@@ -159,17 +163,17 @@ def _with_torch(
 
 
 def _batch_statistics(
-    u: torch.Tensor, v: torch.Tensor, total: torch.Tensor, index: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and biased variance (C_out,) of u_j + v_i over all edges.
+    u: torch.Tensor, v: torch.Tensor, total: torch.Tensor, index: torch.Tensor, world: World
+) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Mean and biased variance (C_out,) of u_j + v_i over all edges, and how many they are.
 
     Both parts are centred first: the difference of two large sums would lose the variance.
     """
     k = index.shape[2]
-    edges = index.numel()
+    edges = world.size * index.numel()
     degree = in_degree(index, u.dtype)[..., None]
-    mean_u = (degree * u).sum((0, 1)) / edges
-    mean_v = v.mean((0, 1))
+    mean_u = world.sum_with_gradient((degree * u).sum((0, 1))) / edges
+    mean_v = world.sum_with_gradient(v.mean((0, 1))) / world.size
     u, v, total = u - mean_u, v - mean_v, total - k * mean_u
-    squares = (degree * u.square() + v * (2 * total + k * v)).sum((0, 1))
-    return mean_u + mean_v, (squares / edges).clamp_min(0)
+    squares = world.sum_with_gradient((degree * u.square() + v * (2 * total + k * v)).sum((0, 1)))
+    return mean_u + mean_v, (squares / edges).clamp_min(0), edges

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from pixcloud.distributed import World
 from pixcloud.ops import edge_kernels_cpu as kernels
 from pixcloud.ops.adjacency_cpu import joined_neighbours, reversed_neighbours
 from pixcloud.ops.buffers_cpu import empty, flat, flat_rows, lanes, padded
@@ -34,7 +35,10 @@ class Batch(NamedTuple):
         uv: (M, 2 C).
         near: (M, k), rows of the joined clouds.
         rank: (M C,), which of them gave the extreme.
-        mean, var: (C,) of the edges in double precision, in the sign of the rows of W.
+        mean, var: (C,) of the edges of all processes in double precision, in the sign of the rows
+            of W.
+        origin: (C_in,), mean of c_b over the clouds of all processes, in double precision.
+        edges: how many edges all processes have; a scalar.
     """
 
     centres: torch.Tensor
@@ -43,6 +47,8 @@ class Batch(NamedTuple):
     rank: torch.Tensor
     mean: torch.Tensor
     var: torch.Tensor
+    origin: torch.Tensor
+    edges: torch.Tensor
 
 
 def _signs(scale: torch.Tensor) -> torch.Tensor:
@@ -92,6 +98,7 @@ def forward(
     bias: torch.Tensor,
     running: tuple[torch.Tensor, torch.Tensor] | None,
     eps: float,
+    world: World,
     out: torch.Tensor | None,
 ) -> tuple[torch.Tensor, Batch]:
     """y and what the backward pass needs; with batch statistics unless `running` ones are given."""
@@ -117,8 +124,14 @@ def forward(
     # At a scale of zero all neighbours tie, whatever u is: the first one it is.
     rank.reshape(rows, width)[:, flat(_pad(scale, weight)) == 0] = 0
     far = _far(centres, weight, sign)
+    origin, edges = centres.double().mean(0), float(rows * k)
     if running is None:
         mean, var = _combine(parts.view(batch, blocks, 3, width), far, num_points, k)
+        # Clouds have equally many edges, so that one exchange serves both means.
+        mean, var, edges = world.moments(
+            torch.cat([mean, origin]), torch.cat([var, torch.zeros_like(origin)]), edges
+        )
+        mean, origin, var = mean[:width], mean[width:], var[:width]
     else:
         mean, var = _pad(running[0].double() * sign[:, 0], weight), _pad(running[1], weight)
     slope = _pad(scale.abs(), weight).double() * torch.rsqrt(var.double() + eps)
@@ -128,7 +141,8 @@ def forward(
         *(flat(slope.to(x.dtype)), flat(shift.to(x.dtype)), lanes(x.dtype)),
     )
     places = [torch.from_numpy(numbers) for numbers in (near, rank)]
-    saved = Batch(centres, uv, places[0], places[1], mean, var.double())
+    number = torch.tensor(edges, dtype=torch.float64)
+    saved = Batch(centres, uv, places[0], places[1], mean, var.double(), origin, number)
     return _cut(y, weight, out), saved
 
 
@@ -179,14 +193,14 @@ def backward(
     weight: torch.Tensor,
     scale: torch.Tensor,
     eps: float,
-    statistics: bool,
+    world: World | None,
     saved: Batch,
     needs_x: bool,
 ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of x, W, BN's scale and its bias."""
+    """Gradients of x, W, BN's scale and its bias; `world` is None without batch statistics."""
     use_torch_threads()
     batch, num_points, channels = y.shape
-    near, (rows, k) = saved.near.numpy(), saved.near.shape
+    near, rows = saved.near.numpy(), len(saved.near)
     sign, width, vector = _signs(scale), saved.uv.shape[1] // 2, lanes(y.dtype)
     blocks = batch * -(-num_points // kernels.ROWS)
     start, who, which = reversed_neighbours(near, num_points)
@@ -203,24 +217,27 @@ def backward(
     )
     inverse = torch.rsqrt(saved.var + eps)
     sums = of_v.double().sum(0)
-    grad_bias, grad_scale = sums[0], inverse * (sums[1] + of_u.double().sum(0))
     # sum of gradients times u - and v less the mean: together, xhat where the extremes are
+    sums[1] = inverse * (sums[1] + of_u.double().sum(0))
     factor = _pad(scale.abs(), weight).double() * inverse
-    each = factor / (rows * k)
-    factors = torch.stack([factor, each * grad_bias, each * inverse * grad_scale]).to(y.dtype)
+    everywhere = world.sum(sums) if world else sums
+    through_mean = factor / saved.edges * everywhere[0]
+    through_var = factor / saved.edges * inverse * everywhere[1]
+    factors = torch.stack([factor, through_mean, through_var]).to(y.dtype)
     kernels.finish(
         *(near.reshape(-1), start, who, flat(uv), num_points, width),
-        *(mean, flat(factors), statistics, flat(duv), flat(of_u), vector),
+        *(mean, flat(factors), world is not None, flat(duv), flat(of_u), vector),
     )
     # Before the gradient of x, which then takes the memory that this has needed.
     of_clouds = of_u.double().view(batch, -1, width).sum(1)[:, :channels]
-    grad_weight = _grad_weight(duv, x, saved.centres, of_clouds, statistics) * sign
+    origin = saved.origin if world else None
+    grad_weight = _grad_weight(duv, x, saved.centres, of_clouds, origin) * sign
     grad_x = None
     if needs_x:
         grad_x = empty(rows, x.shape[2], like=y)
         torch.mm(duv, _halves(weight, sign), out=grad_x)
         grad_x = grad_x.view(batch, num_points, -1)
-    return grad_x, grad_weight, grad_scale[:channels].to(y.dtype) * sign[:, 0], _first(grad_bias, y)
+    return grad_x, grad_weight, _first(sums[1], y) * sign[:, 0], _first(sums[0], y)
 
 
 def _first(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -232,7 +249,7 @@ def _grad_weight(
     x: torch.Tensor,
     centres: torch.Tensor,
     of_clouds: torch.Tensor,
-    statistics: bool,
+    origin: torch.Tensor | None,
 ) -> torch.Tensor:
     """Gradient of W (C_out, 2 C_in), from sums of dv over each cloud (B, C_out)."""
     # As quickly made again as kept.
@@ -243,9 +260,10 @@ def _grad_weight(
     width = product.shape[0] // 2
     of_u, of_v = product[:channels], product[width : width + channels]
     centres = centres.double()
-    if statistics:
-        # Over all clouds dv adds up to zero, so the origin may move; a far one would lose digits.
-        centres = centres - centres.mean(0)
+    if origin is not None:
+        # Over the clouds of all processes dv adds up to zero, so the origin may move; a far one
+        # would lose digits.
+        centres = centres - origin
     return torch.cat([of_u - of_v, of_v + (of_clouds.T @ centres).to(of_v.dtype)], dim=1)
 
 

@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
+from pixcloud.distributed import ALONE, World
 from pixcloud.ops.neighbour_sum import check_neighbours
 
 
@@ -56,11 +57,16 @@ def edge_pair_extreme(
         >>> edge_pair_extreme(p, q, index, torch.ones(1, 1), torch.ones(1)).flatten().tolist()
         [4.0, 4.0]
     """
-    return _apply(p, q, index, weight, sign, False)[0]
+    return _apply(p, q, index, weight, sign, None)[0]
 
 
 def edge_pair_statistics(
-    p: torch.Tensor, q: torch.Tensor, index: torch.Tensor, weight: torch.Tensor, sign: torch.Tensor
+    p: torch.Tensor,
+    q: torch.Tensor,
+    index: torch.Tensor,
+    weight: torch.Tensor,
+    sign: torch.Tensor,
+    world: World = ALONE,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """As `edge_pair_extreme`, with the mean taken off and with the moments of z over all edges.
 
@@ -70,6 +76,7 @@ def edge_pair_statistics(
         index: (B, N, k) int64 neighbours in [0, N).
         weight: (D, C), W.
         sign: (D,) of +1 (maximum) and -1 (minimum), in the dtype of p.
+        world: the processes over whose edges the moments are taken.
 
     Returns:
         extreme of z - mean (B, N, D); mean (D,), for running statistics only: no gradient flows
@@ -84,7 +91,8 @@ def edge_pair_statistics(
         >>> edge_pair_statistics(p, q, index, torch.ones(1, 1), torch.ones(1))[1:]
         (tensor([3.]), tensor([4.]))
     """
-    return _apply(p, q, index, weight, sign, True)
+    extreme, mean, part = _apply(p, q, index, weight, sign, world)
+    return extreme, mean, world.sum_with_gradient(part)
 
 
 def _apply(
@@ -93,13 +101,13 @@ def _apply(
     index: torch.Tensor,
     weight: torch.Tensor,
     sign: torch.Tensor,
-    centred: bool,
+    world: World | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     check_neighbours(p, index)
     if q.shape != p.shape or weight.dim() != 2 or weight.shape[1] != p.shape[2]:
         shapes = ", ".join(str(tuple(t.shape)) for t in (p, q, weight))
         raise ValueError(f"p and q (B, N, C) and a weight (D, C) are expected, got {shapes}")
-    return _EdgePair.apply(p, q, index, weight, sign, centred)
+    return _EdgePair.apply(p, q, index, weight, sign, world)
 
 
 class _EdgePair(torch.autograd.Function):
@@ -111,27 +119,31 @@ class _EdgePair(torch.autograd.Function):
         index: torch.Tensor,
         weight: torch.Tensor,
         sign: torch.Tensor,
-        centred: bool,
+        world: World | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         p, q, index = p.contiguous(), q.contiguous(), index.contiguous()
         kernels = _kernels(p)
-        centre = kernels.mean_input(p, q, index) if centred else p.new_zeros(p.shape[2])
+        centre, edges = p.new_zeros(p.shape[2]), index.numel()
+        if world:
+            centre = world.sum(kernels.mean_input(p, q, index)) / world.size
+            edges *= world.size
         extreme, rank, squares = kernels.forward(p, q, index, weight, sign, centre)
         ctx.save_for_backward(p, q, index, weight, centre, rank)
-        ctx.centred = centred
+        ctx.world, ctx.edges = world, edges
         mean = F.linear(centre, weight)
         ctx.mark_non_differentiable(mean)
-        return extreme, mean, squares / index.numel()
+        return extreme, mean, squares / edges
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         grad_extreme, _, grad_var = grads
         p, q, index, weight, centre, rank = ctx.saved_tensors
-        edges = index.numel()
         # Without statistics nothing but the chosen edges has a gradient.
-        slope = 2 * grad_var / edges if ctx.centred else None
-        const = -grad_extreme.sum((0, 1)) / edges if ctx.centred else None
+        slope = const = None
+        if ctx.world:
+            slope = 2 * grad_var / ctx.edges
+            const = -ctx.world.sum(grad_extreme.sum((0, 1))) / ctx.edges
         grad_p, grad_q, chosen, gram = _kernels(p).backward(
             p, q, index, weight, centre, rank, grad_extreme.contiguous(), slope, const
         )

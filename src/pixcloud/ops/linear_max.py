@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pixcloud.ops.batch_norm import running_statistics, update_running
+from pixcloud.ops.batch_norm import running_statistics, update_running, world_of
 
 # Scores held at a time: 1 Mi, which is 4 MiB in fp32.
 BLOCK_ENTRIES = 1 << 20
@@ -114,10 +114,11 @@ def _linear_statistics(
     x: torch.Tensor, weight: torch.Tensor, bn: nn.BatchNorm1d
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and biased variance (D,) of x W^T over the rows of x (M, C); updates running ones."""
-    count = x.shape[0]
-    centre = x.mean(dim=0)
+    world = world_of(bn)
+    centre = world.sum_with_gradient(x.mean(dim=0)) / world.size
     centred = x - centre
     mean = weight @ centre
-    var = ((weight @ (centred.T @ centred / count)) * weight).sum(-1).clamp_min(0)
-    update_running(bn, mean, var * (count / max(count - 1, 1)))
+    var = ((weight @ (centred.T @ centred / len(x))) * weight).sum(-1)
+    var = (world.sum_with_gradient(var) / world.size).clamp_min(0)
+    update_running(bn, mean, var, world.size * len(x))
     return mean, var

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from pixcloud.ops.batch_norm import running_statistics, update_running
+from pixcloud.distributed import World
+from pixcloud.ops.batch_norm import running_statistics, update_running, world_of
 from pixcloud.ops.edge_conv import SLOPE, has_kernels
 
 
@@ -42,7 +43,7 @@ def linear_bn_pool(x: torch.Tensor, weight: torch.Tensor, bn: nn.BatchNorm1d) ->
         >>> linear_bn_pool(torch.rand(2, 16, 4), torch.rand(8, 4), bn).shape
         torch.Size([2, 16])
     """
-    if bn.training and x.shape[0] * x.shape[1] == 1:
+    if bn.training and x.shape[0] * x.shape[1] * world_of(bn).size == 1:
         raise ValueError("batch statistics of a single point: more than 1 is expected in training")
     if x.device.type != "cpu":
         return _with_torch(x, weight, bn)
@@ -59,10 +60,11 @@ def _on_cpu(x: torch.Tensor, weight: torch.Tensor, bn: nn.BatchNorm1d) -> torch.
     )
     if bn.training or wanted:
         running = None if bn.training else running_statistics(bn)
-        pooled, mean, var = _LinearPool.apply(x, weight, bn.weight, bn.bias, running, bn.eps)
+        pooled, mean, var, count = _LinearPool.apply(
+            x, weight, bn.weight, bn.bias, running, bn.eps, world_of(bn)
+        )
         if bn.training:
-            count = x.shape[0] * x.shape[1]
-            update_running(bn, mean, var * (count / max(count - 1, 1)))
+            update_running(bn, mean, var, count.item())
         return pooled
     from pixcloud.ops import linear_pool_cpu
 
@@ -89,18 +91,20 @@ class _LinearPool(torch.autograd.Function):
         bias: torch.Tensor,
         running: tuple[torch.Tensor, torch.Tensor] | None,
         eps: float,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        world: World,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         from pixcloud.ops import linear_pool_cpu
 
         x = x.contiguous()
-        pooled, saved = linear_pool_cpu.forward(x, weight, scale, bias, running, eps)
+        pooled, saved = linear_pool_cpu.forward(x, weight, scale, bias, running, eps, world)
         ctx.save_for_backward(x, weight, scale)
-        ctx.saved, ctx.eps, ctx.statistics = saved, eps, running is None
+        ctx.saved, ctx.eps, ctx.world = saved, eps, world if running is None else None
         channels = weight.shape[0]
         mean = saved.mean[:channels] * torch.where(scale < 0, -1.0, 1.0)
         var = saved.var[:channels].clone()
-        ctx.mark_non_differentiable(mean, var)
-        return pooled, mean, var
+        count = torch.tensor(saved.count, dtype=torch.float64)
+        ctx.mark_non_differentiable(mean, var, count)
+        return pooled, mean, var, count
 
     @staticmethod
     @once_differentiable
@@ -110,9 +114,8 @@ class _LinearPool(torch.autograd.Function):
         x, weight, scale = ctx.saved_tensors
         return (
             *linear_pool_cpu.backward(
-                *(grads[0], x, weight, scale, ctx.eps, ctx.statistics, ctx.saved),
+                *(grads[0], x, weight, scale, ctx.eps, ctx.world, ctx.saved),
                 needs_x=ctx.needs_input_grad[0],
             ),
-            None,
-            None,
+            *[None] * 3,
         )

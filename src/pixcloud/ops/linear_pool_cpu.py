@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from pixcloud.distributed import World
 from pixcloud.ops import pool_kernels_cpu as kernels
 from pixcloud.ops.buffers_cpu import empty, flat, lanes, padded
 from pixcloud.ops.threads_cpu import use_torch_threads
@@ -34,6 +35,7 @@ class Batch:
         best: (B, D), maxima of h.
         place: (B, D), which point has it.
         sums: (3, B, D), see `pool_kernels_cpu.pool`.
+        count: points of all processes.
     """
 
     h: torch.Tensor | None
@@ -44,6 +46,7 @@ class Batch:
     best: torch.Tensor
     place: np.ndarray
     sums: torch.Tensor
+    count: float
 
 
 def _signed(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -85,14 +88,16 @@ def forward(
     bias: torch.Tensor,
     running: tuple[torch.Tensor, torch.Tensor] | None,
     eps: float,
+    world: World,
 ) -> tuple[torch.Tensor, Batch]:
     """Pooled (B, 2 D) and what the backward pass needs; with batch statistics unless `running`."""
     use_torch_threads()
     batch, num_points, _ = x.shape
     channels, dtype = weight.shape[0], x.dtype
     h = _product(x.view(batch * num_points, -1), weight, scale)
+    count = float(batch * num_points)
     if running is None:
-        mean, var = _statistics(h)
+        mean, var, count = world.moments(*_statistics(h), count)
     else:
         mean = _pad(torch.where(scale < 0, -running[0], running[0]), dtype)
         var = _pad(running[1], dtype)
@@ -112,7 +117,7 @@ def forward(
     top = F.leaky_relu(best * rounded[0] + rounded[1], SLOPE)
     average = (sums[0] / num_points).to(dtype)
     pooled = torch.cat([top[:, :channels], average[:, :channels]], dim=1)
-    return pooled, Batch(h, rounded[0], rounded[1], rounded[2], var, best, place, sums)
+    return pooled, Batch(h, rounded[0], rounded[1], rounded[2], var, best, place, sums, count)
 
 
 def backward(
@@ -121,11 +126,11 @@ def backward(
     weight: torch.Tensor,
     scale: torch.Tensor,
     eps: float,
-    statistics: bool,
+    world: World | None,
     saved: Batch,
     needs_x: bool,
 ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of x, W, BN's scale and its bias."""
+    """Gradients of x, W, BN's scale and its bias; `world` is None without batch statistics."""
     use_torch_threads()
     batch, num_points, _ = x.shape
     rows, channels, dtype = x.view(batch * num_points, -1), weight.shape[0], x.dtype
@@ -140,8 +145,10 @@ def backward(
     apart = saved.best.double() - saved.mean.double()
     grad_scale = inverse * (of_max * apart + of_mean * saved.sums[2]).sum(0)
     factor = _pad(scale.abs(), dtype) * inverse
-    each = factor / len(rows) if statistics else torch.zeros_like(factor)
-    small = [t.to(dtype) for t in (each * inverse * grad_scale, each * grad_bias)]
+    sums, each = torch.stack([grad_scale, grad_bias]), torch.zeros_like(factor)
+    if world:
+        sums, each = world.sum(sums), factor / saved.count
+    small = [t.to(dtype) for t in (each * inverse * sums[0], each * sums[1])]
     kernels.gradients(
         *(flat(h), num_points, flat(saved.scale), flat(saved.shift), flat(saved.mean)),
         *(*map(flat, small), flat((factor * of_mean).to(dtype)), saved.place),
