@@ -63,9 +63,9 @@ def test_objective_sums_both_losses() -> None:
         cross_weight=2.0,
     )
     z1, z2, h = torch.randn(3, 5, 6, dtype=torch.float64)
-    losses = objective.losses(z1, z2, h)
+    losses = objective.losses(torch.stack([z1, z2, h], dim=1))
     assert losses["intra"] == pytest.approx(plain_nt_xent(z1, z2, 0.2).item())
     assert losses["cross"] == pytest.approx(plain_nt_xent((z1 + z2) / 2, h, 0.2).item())
     assert losses["loss"] == pytest.approx((0.5 * losses["intra"] + 2 * losses["cross"]).item())
-    half = objective.losses(z1.bfloat16(), z2.bfloat16(), h.bfloat16())
+    half = objective.losses(torch.stack([z1, z2, h], dim=1).bfloat16())
     assert half["loss"].dtype == torch.float32

@@ -76,12 +76,10 @@ class CrossModalObjective(nn.Module):
     ) -> torch.Tensor:
         """Two views (B, N, 3) of each cloud and a picture (B, 3, H, W) of it to (B, 3, P).
 
-        Both views go through the encoder at once, so that its batch statistics cover all 2B. In at
-        least fp32.
+        Both views go through the encoder at once, so that its batch statistics cover all 2B.
         """
         z1, z2 = self.project_clouds(torch.cat([view1, view2])).chunk(2)
-        z = torch.stack([z1, z2, self.project_pictures(pictures)], dim=1)
-        return z.float() if z.dtype in (torch.bfloat16, torch.float16) else z
+        return torch.stack([z1, z2, self.project_pictures(pictures)], dim=1)
 
     def forward(
         self,
@@ -99,7 +97,12 @@ class CrossModalObjective(nn.Module):
         return self.losses(z) if upstream is None else {"loss": (z * upstream).sum()}
 
     def losses(self, z: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Projections (B, 3, P) of both views and the picture of each pair to the losses."""
+        """Projections (B, 3, P) of both views and the picture of each pair to the losses.
+
+        They are computed in at least fp32.
+        """
+        if z.dtype in (torch.bfloat16, torch.float16):
+            z = z.float()
         # Under autocast the cosines would be rounded to 8 bits before the temperature divides them.
         with torch.autocast(z.device.type, enabled=False):
             own, share = None, 1.0

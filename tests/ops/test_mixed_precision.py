@@ -69,9 +69,9 @@ def test_objective(name: str) -> None:
         projection_dim=8,
     )
     z1, z2, h = torch.randn(3, 6, 8)
-    expected = objective.losses(z1, z2, h)
+    expected = objective.losses(torch.stack([z1, z2, h], dim=1))
     with autocast():
-        found = objective.losses(z1, z2, h)
+        found = objective.losses(torch.stack([z1, z2, h], dim=1))
         losses = objective(torch.randn(4, 30, 3), torch.randn(4, 30, 3), torch.rand(4, 3, 32, 32))
     assert all(torch.equal(found[key], expected[key]) for key in expected)
     losses["loss"].backward()
