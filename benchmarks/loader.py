@@ -19,13 +19,13 @@ from PIL import Image
 
 from benchmarks.machine import machine
 from benchmarks.timing import in_turns, ratio, spread
+from pixcloud.building import build_objective
 from pixcloud.config import PretrainConfig, pretrain_config
 from pixcloud.data.files import write_cloud_ply
 from pixcloud.data.loading import PairDataset, PairOrder, collate_pairs, pair_batches
 from pixcloud.data.sources import open_pairs
 from pixcloud.data.views import augment_clouds, augment_pictures
 from pixcloud.optimizer import build_optimizer
-from pixcloud.trainer import build_objective
 from pixcloud.types import PairBatch
 
 # Batches that are read before the first counted one: what was read ahead while nothing trained

@@ -40,11 +40,11 @@ def _ours(
     batch: int, points: int, side: int, precision: str
 ) -> Callable[[bool], Callable[[], Any]]:
     def build(tiny: bool) -> Callable[[], Any]:
+        from pixcloud.building import build_objective
         from pixcloud.config import pretrain_config
         from pixcloud.data.views import augment_clouds, augment_pictures, draw_pair
         from pixcloud.optimizer import build_optimizer
         from pixcloud.precision import choose_precision
-        from pixcloud.trainer import build_objective
 
         count, size = (64, 32) if tiny else (points, side)
         config = pretrain_config("crosspoint", trainer={"precision": precision})

@@ -47,6 +47,7 @@ PUBLISHED = {
     "objective.projection_dim": 256,
     "objective.point_hidden": 1024,
     "objective.image_hidden": 512,
+    "objective.negatives": "global",
     "optim.name": "adam",
     "optim.lr": 1e-3,
     "optim.weight_decay": 1e-6,

@@ -19,21 +19,22 @@ MAP = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 ORDER = [
     ("_version", "errors", "types", "atomic", "signals", "machine"),
     ("ranges", "config"),
-    ("distributed",),
+    ("distributed", "heartbeat", "launch"),
     ("data",),
     ("ops",),
     ("encoders",),
     ("heads",),
     ("losses",),
     ("objective",),
-    ("export", "import_weights", "checkpoint"),
+    ("export", "import_weights", "optimizer"),
+    ("checkpoint",),
     ("evaluate",),
-    ("precision", "optimizer", "schedule", "run_folder", "progress", "selection"),
-    ("machine_settings",),
+    ("precision", "schedule", "run_folder", "progress", "selection"),
+    ("machine_settings", "building", "step", "loss_sums"),
     ("trainer",),
     ("report",),
     ("demo", "doctor"),
-    ("cli", "__init__"),
+    ("cli", "launched", "__init__"),
 ]
 RANK = {name: place for place, group in enumerate(ORDER) for name in group}
 MODULES = sorted(SOURCE.rglob("*.py"))

@@ -23,7 +23,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pixcloud.atomic import sync_folder
+from pixcloud.distributed import World
 from pixcloud.errors import CheckpointError, DamagedCheckpointError
+from pixcloud.optimizer import match_layout
 
 FORMAT = 2
 PREFIX = "step-"
@@ -194,6 +196,64 @@ def last_good(folder: Path, say: Callable[[str], None] = print) -> Checkpoint | 
             "start over in another --run folder"
         )
     return None
+
+
+def shared_checkpoint(read: Callable[[], Checkpoint | None], world: World) -> Checkpoint | None:
+    """What the first process reads, on all processes: the others may not have its disk.
+
+    Raises:
+        CheckpointError: the one that reading raised, on all of them.
+    """
+    if world.size == 1:
+        return read()
+    found: list[Checkpoint | None] = [None]
+
+    def outline() -> tuple[dict[str, Any], dict[str, Any]] | None:
+        found[0] = read()
+        if found[0] is None:
+            return None
+        return _split_optimizer(found[0].optimizer)[1], found[0].state
+
+    # The tensors go by themselves: pickled with the rest, they would be in memory several times.
+    outlined = world.decide(outline)
+    if outlined is None:
+        return None
+    rest, state = outlined
+    own = found[0]
+    moments = _split_optimizer(own.optimizer)[0] if own else None
+    tensors = world.broadcast_tensors(moments)
+    return Checkpoint(
+        model=world.broadcast_tensors(own.model if own else None),
+        optimizer=_join_optimizer(tensors, rest),
+        state=state,
+        generators=world.broadcast_tensors(own.generators if own else None),
+    )
+
+
+def take_up(
+    saved: Checkpoint, model: torch.nn.Module, optimizer: torch.optim.Optimizer, origin: Path
+) -> None:
+    """Give model, optimiser and random generators the state of a checkpoint.
+
+    Args:
+        saved: the checkpoint.
+        model: as it was saved.
+        optimizer: of its weights.
+        origin: where the checkpoint lies.
+
+    Raises:
+        CheckpointError: if it is of other architectures or another optimiser.
+    """
+    try:
+        model.load_state_dict(saved.model)
+        optimizer.load_state_dict(saved.optimizer)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{origin}: of a run with other settings than these; give its own, or start over in "
+            "another --run folder"
+        ) from error
+    match_layout(optimizer)
+    restore_generators(saved.generators)
 
 
 def checkpoint_folders(folder: Path) -> list[Path]:

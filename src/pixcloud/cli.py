@@ -15,7 +15,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,9 +93,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0
     """
     argv = list(sys.argv[1:] if arguments is None else arguments)
+    working = bool(argv) and argv[0] in WORKING and "--help" not in argv
+    return guarded(lambda: _dispatch(argv), working)
+
+
+def guarded(work: Callable[[], int], working: bool = True) -> int:
+    """The exit code of some work, with its errors told in one line each.
+
+    Args:
+        work: returns its own exit code.
+        working: whether it makes something beside what it prints.
+    """
     let_threads_sleep()
     try:
-        code = _dispatch(argv)
+        code = work()
         sys.stdout.flush()
         return code
     except PixCloudError as error:
@@ -104,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What is left in the buffer goes nowhere, or Python would complain of it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         # Who only prints has done what was wanted; work that was cut short says so, as in shells.
-        return 128 + 13 if argv and argv[0] in WORKING and "--help" not in argv else 0
+        return 128 + 13 if working else 0
     except OSError as error:
         if error.errno not in USER_ERRNOS or not error.filename:
             raise
@@ -113,10 +124,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _tell("pixcloud: interrupted")
         return 130
     except Exception as error:
-        exit_code = getattr(error, "exit_code", None)  # pixcloud.signals.Interrupted
+        # pixcloud.signals.Interrupted, pixcloud.launch.ProcessesEnded
+        exit_code = getattr(error, "exit_code", None)
         if exit_code is None:
             raise
-        _tell(f"pixcloud: {error}")
+        if str(error):
+            _tell(f"pixcloud: {error}")
         return int(exit_code)
 
 
@@ -127,7 +140,12 @@ def _fail(message: str) -> int:
 
 
 def _tell(line: str) -> None:
-    """A line for whoever may still be reading."""
+    """A line for whoever may still be reading; of several processes, the first of a machine tells.
+
+    All of them end for the same reason, or because one of them did.
+    """
+    if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0")) != "0":
+        return
     with contextlib.suppress(OSError):
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()

@@ -157,8 +157,19 @@ class TrainerConfig:
         precision: 32 is fp32 throughout; bf16 is mixed precision with fp32 weights; auto takes
             bf16 where products in it measure faster on this machine.
         device: auto, cpu, cuda or mps.
-        threads: threads of the tensor library on the CPU; 0 takes every core. Sums are cut
-            differently for another number, so that equal bits need an equal number.
+        devices: processes to start on this machine, each with its share of every batch; on GPUs,
+            one for each. Under torchrun or srun theirs counts.
+        nodes: machines that the same command is started on.
+        rendezvous: HOST:PORT of one of several machines, where their processes meet.
+        micro_batch: pairs that all processes together hold at a time; the loss still compares all
+            pairs of the batch, for which everything is computed twice (gradient caching). Batch
+            statistics are then those of so many pairs. 0 takes the whole batch at once.
+        threads: threads of the tensor library on the CPU, in each process; 0 takes every core.
+            Sums are cut differently for another number, so that equal bits need an equal number.
+        on_nonfinite: what to do when the loss or its gradient is not finite: stop the run, or skip
+            the step.
+        heartbeat: seconds within which a dead or stuck process is noticed; 0 does not watch.
+        rank_log: every process also writes its own lines, into logs/ in the run folder.
         log_every: optimiser steps per line of metrics.jsonl.
         checkpoint_every: optimiser steps between checkpoints; 0 saves at the end of each epoch.
         keep_checkpoints: how many of the last checkpoints stay.
@@ -175,7 +186,14 @@ class TrainerConfig:
     accumulate: int = 1
     precision: Literal["auto", "32", "bf16"] = "auto"
     device: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    rendezvous: str = ""
+    micro_batch: int = 0
     threads: int = 0
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    heartbeat: float = 60.0
+    rank_log: bool = False
     log_every: int = 10
     checkpoint_every: int = 0
     keep_checkpoints: int = 2
@@ -224,6 +242,12 @@ VOLATILE = (
     "trainer.keep_checkpoints",
     "trainer.checkpoint_every",
     "trainer.progress",
+    "trainer.devices",
+    "trainer.nodes",
+    "trainer.rendezvous",
+    "trainer.on_nonfinite",
+    "trainer.heartbeat",
+    "trainer.rank_log",
 )
 
 
@@ -355,6 +379,8 @@ def load_config(path: Path) -> PretrainConfig:
 def differences(saved: Any, now: Any) -> list[str]:
     """Settings that differ and that results depend on, as "key: saved value, now value"."""
     old, new = flatten(saved), flatten(now)
+    if any(old[key] != new[key] for key in ("trainer.devices", "trainer.nodes")):
+        new["trainer.threads"] = old["trainer.threads"]  # they share other cores now
     return [
         f"{key}: {old[key]!r} in the run, {new[key]!r} now"
         for key in old

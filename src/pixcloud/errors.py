@@ -49,6 +49,10 @@ class NotFiniteError(PixCloudError, ValueError):
     """Points or features hold NaN or infinite values."""
 
 
+class LostProcessError(PixCloudError):
+    """Another process of the run has ended or cannot be reached."""
+
+
 class TrainingError(PixCloudError):
     """Training cannot go on, for example because the loss is no longer finite."""
 

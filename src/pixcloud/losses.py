@@ -58,9 +58,7 @@ class _Contrast(torch.autograd.Function):
     """Unit rows z (2B, P), the second half positives of the first -> the loss of some pairs."""
 
     @staticmethod
-    def forward(
-        ctx: Any, z: torch.Tensor, first: int, last: int, sharpness: float
-    ) -> torch.Tensor:
+    def forward(ctx: Any, z: torch.Tensor, first: int, last: int, sharpness: float) -> torch.Tensor:
         pairs = len(z) // 2
         grad = torch.zeros_like(z) if ctx.needs_input_grad[0] else None
         total = z.new_zeros(())

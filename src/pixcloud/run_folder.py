@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import sys
 import time
 from contextlib import suppress
@@ -13,14 +14,16 @@ from typing import Any
 
 from pixcloud.atomic import write_text
 from pixcloud.config import PretrainConfig, differences, load_config, save_config
+from pixcloud.distributed import ALONE, World
 from pixcloud.errors import CheckpointError, ConfigError, some
 
 
 class RunFolder:
-    """A run's files. Nothing is written before `start`.
+    """A run's files. Nothing is written before `start`; of several processes the first one writes.
 
     Args:
         config: of the run.
+        world: its processes.
 
     Whatever cannot be written is a `CheckpointError` that names the file. It ends the run, and
     touches no checkpoint: with room made, `--resume true` goes on from the last one.
@@ -31,9 +34,11 @@ class RunFolder:
         ConfigError: if it holds a run with other settings and `config.resume` is true.
     """
 
-    def __init__(self, config: PretrainConfig) -> None:
+    def __init__(self, config: PretrainConfig, world: World = ALONE) -> None:
         self.path = Path(config.run).expanduser()
-        self.config = config
+        self.config, self.world = config, world
+        if not world.first:
+            return
         saved = self.path / "config.yaml"
         try:
             there = saved.exists()
@@ -74,6 +79,8 @@ class RunFolder:
         Raises:
             CheckpointError: if it cannot be written; what is there stays as it was.
         """
+        if not self.world.first:
+            return
         place = self.path
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -92,7 +99,8 @@ class RunFolder:
         Raises:
             CheckpointError: if it cannot be written.
         """
-        _append(self.metrics, json.dumps(values))
+        if self.world.first:
+            _append(self.metrics, json.dumps(values))
 
     def say(self, message: str) -> None:
         """One line for the person at the terminal, and into `train.log` once the run began.
@@ -102,6 +110,9 @@ class RunFolder:
         Raises:
             CheckpointError: if `train.log` cannot be written.
         """
+        self.trace(message)
+        if not self.world.first:
+            return
         self.note(message)
         with contextlib.suppress(OSError):
             sys.stderr.write(message + "\n")
@@ -115,6 +126,23 @@ class RunFolder:
         if self.path.is_dir():
             stamp = time.strftime("%Y-%m-%d %H:%M:%S")
             _append(self.path / "train.log", f"{stamp} {message}")
+
+    def trace(self, message: str) -> None:
+        """One line into this process's own log, if `trainer.rank_log` asks for it.
+
+        Raises:
+            CheckpointError: if it cannot be written.
+        """
+        if not self.config.trainer.rank_log:
+            return
+        path = self.path / "logs" / f"rank-{self.world.rank:05d}.log"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        where = f"process {self.world.rank} of {self.world.size} on {socket.gethostname()}"
+        _append(path, f"{stamp} {where}: {message}")
 
 
 def _append(path: Path, line: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pixcloud.config import PretrainConfig
 from pixcloud.data.sources import open_labelled
+from pixcloud.distributed import ALONE, World
 from pixcloud.encoders import PointEncoder
 from pixcloud.evaluate.features import require_points
 from pixcloud.evaluate.settings import ProbeSettings
@@ -17,9 +18,11 @@ class Selection:
 
     Args:
         config: of the run; `trainer.probe_every` 0 makes this do nothing.
+        world: the processes that embed the clouds together; the first one fits the SVM.
     """
 
-    def __init__(self, config: PretrainConfig) -> None:
+    def __init__(self, config: PretrainConfig, world: World = ALONE) -> None:
+        self.world = world
         self.every = config.trainer.probe_every
         self.epochs = config.trainer.epochs
         if self.every:
@@ -38,6 +41,6 @@ class Selection:
         """Validation accuracy in [0, 1], or None if it is not time; the last epoch always is."""
         if not self.every or ((epoch + 1) % self.every and epoch + 1 != self.epochs):
             return None
-        from pixcloud.evaluate.probe import validation_accuracy
+        from pixcloud.evaluate.validation import validation_accuracy
 
-        return float(validation_accuracy(encoder, self.train, self.settings, self.share))
+        return validation_accuracy(encoder, self.train, self.settings, self.share, world=self.world)

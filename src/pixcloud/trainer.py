@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,38 +18,39 @@ from typing import Any
 
 import psutil
 import torch
-from lightning.fabric import Fabric
 
+from pixcloud.building import build_objective, fabric_for
 from pixcloud.checkpoint import (
     Checkpoint,
     Progress,
     generator_states,
     last_good,
-    restore_generators,
     save_checkpoint,
+    shared_checkpoint,
+    take_up,
 )
 from pixcloud.config import PretrainConfig, validate
-from pixcloud.data.loading import PairDataset, PairOrder, pair_batches, to_device
+from pixcloud.data.loading import PairDataset, PairOrder, pair_batches
 from pixcloud.data.shapenet import complete_pairs, gaps, pairs_sha256
 from pixcloud.data.sources import open_pair_index
-from pixcloud.data.views import augment_clouds, augment_pictures
-from pixcloud.encoders import build_encoder
-from pixcloud.encoders.image import ImageEncoder
-from pixcloud.errors import CheckpointError, PixCloudError, TrainingError
-from pixcloud.evaluate.features import require_points
+from pixcloud.distributed import ALONE, World
+from pixcloud.errors import CheckpointError, DataError, PixCloudError, TrainingError
 from pixcloud.export import save_encoder
+from pixcloud.launch import find_place, in_processes, processes, restarted
+from pixcloud.loss_sums import LossSums, mean_losses
 from pixcloud.machine_settings import resolve
-from pixcloud.objective import CrossModalObjective
-from pixcloud.optimizer import build_optimizer, match_layout
+from pixcloud.ops.batch_norm import synchronize
+from pixcloud.optimizer import build_optimizer
 from pixcloud.progress import Clock, TrainingProgress
 from pixcloud.run_folder import RunFolder
 from pixcloud.schedule import learning_rate
 from pixcloud.selection import Selection
 from pixcloud.signals import Interrupted, StopRequest
+from pixcloud.step import Step
 from pixcloud.types import PairBatch
 
-LOSSES = ("loss", "intra", "cross")
-PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
+# Steps in a row that may be skipped: after so many the weights are lost.
+MOST_SKIPPED = 20
 
 
 @dataclass(kw_only=True)
@@ -80,30 +81,48 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         >>> result = pretrain(config)  # doctest: +SKIP
     """
     validate(config)
+    trainer = config.trainer
+    if trainer.devices * trainer.nodes > 1 and find_place() is None:
+        shared = trainer.devices, trainer.nodes, trainer.rendezvous
+        result = in_processes("pixcloud.trainer:pretrain", config, *shared)
+        return PretrainResult(**{**result, "run": Path(result.get("run", config.run))})
+    if restarted():
+        config = dataclasses.replace(config, resume=True)
     config, notes = resolve(config)
-    run = RunFolder(config)
-    index = open_pair_index(config.data.source)
-    pairs = complete_pairs(index, config.data.unpaired)
+    with processes(config.trainer.device, config.trainer.heartbeat) as world:
+        return _pretrain(config, notes, world)
+
+
+def _pretrain(config: PretrainConfig, notes: list[str], world: World) -> PretrainResult:
+    """The part of one process in a run."""
+    # Measured on each machine, it must not differ between them.
+    precision = world.decide(lambda: config.trainer.precision)
+    config = dataclasses.replace(
+        config, trainer=dataclasses.replace(config.trainer, precision=precision)
+    )
+    run = world.agree(lambda: RunFolder(config, world))
+    index = world.agree(lambda: open_pair_index(config.data.source))
+    pairs = world.agree(lambda: complete_pairs(index, config.data.unpaired))
     dataset = PairDataset(pairs, config.data, config.views, config.seed)
     order = PairOrder(
-        len(pairs),
-        config.trainer.batch_size,
-        config.trainer.epochs,
-        config.seed,
+        *(len(pairs), config.trainer.batch_size, config.trainer.epochs, config.seed),
         accumulate=config.trainer.accumulate,
+        world=world,
+        micro_batch=config.trainer.micro_batch,
     )
-    selection = Selection(config)
+    selection = world.agree(lambda: Selection(config, world))
     torch.set_num_threads(config.trainer.threads)
     if config.trainer.precision == "32":  # else CUDA rounds convolutions to TF32's 10 bits
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    trainer = Trainer(config, run, order.batches_per_epoch // config.trainer.accumulate, selection)
-    trainer.restore(pairs_sha256(pairs))
+    steps = order.batches_per_epoch // config.trainer.accumulate
+    trainer = Trainer(config, run, steps, selection, world)
+    trainer.restore(_same_everywhere(pairs_sha256(pairs), config, world))
     order.start_batch = trainer.progress.step * config.trainer.accumulate
     # Closing it ends the reading processes, whatever happens here.
     with contextlib.closing(pair_batches(dataset, order, config.data.workers)) as batches:
         # Broken files mostly show in the first batch; a run folder is made only once it was read.
-        first = list(itertools.islice(batches, 1))
-        run.start(trainer.progress.step)
+        first = world.agree(lambda: list(itertools.islice(batches, 1)))
+        world.agree(lambda: run.start(trainer.progress.step))
         for gap in gaps(index):
             run.say(gap)
         trainer.announce(len(pairs), notes)
@@ -114,17 +133,18 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     )
 
 
-def build_objective(config: PretrainConfig) -> CrossModalObjective:
-    """Both encoders with their heads, weights drawn from the seed.
+def _same_everywhere(pairs: str, config: PretrainConfig, world: World) -> str:
+    """The hash of the pairs' names, if all processes found the same ones.
 
     Raises:
-        ConfigError: for settings that an encoder refuses, or clouds too small for it.
+        DataError: if a machine has others.
     """
-    torch.manual_seed(config.seed)
-    point_encoder = build_encoder(config.encoder.name, **config.encoder.settings)
-    require_points(point_encoder, config.data.num_points, "data.num_points")
-    image_encoder = ImageEncoder(config.image.name, frozen=config.image.frozen)
-    return CrossModalObjective(point_encoder, image_encoder, **dataclasses.asdict(config.objective))
+    if world.largest([world.decide(lambda: pairs) != pairs]) == [1]:
+        raise DataError(
+            f"{config.data.source}: the machines of this run hold different pairs there; give all "
+            "of them the same files"
+        )
+    return pairs
 
 
 class Trainer:
@@ -135,27 +155,37 @@ class Trainer:
         run: where everything is written.
         steps_per_epoch: optimiser steps in one epoch.
         selection: probes during training.
+        world: the processes that share each batch.
     """
 
     def __init__(
-        self, config: PretrainConfig, run: RunFolder, steps_per_epoch: int, selection: Selection
+        self,
+        config: PretrainConfig,
+        run: RunFolder,
+        steps_per_epoch: int,
+        selection: Selection,
+        world: World = ALONE,
     ) -> None:
-        self.config, self.run, self.selection = config, run, selection
+        self.config, self.run, self.selection, self.world = config, run, selection, world
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = steps_per_epoch * config.trainer.epochs
         self.progress = Progress()
-        self.fabric = Fabric(
-            accelerator=config.trainer.device,
-            devices=1,
-            precision=PRECISIONS[config.trainer.precision],  # type: ignore[arg-type]
-        )
-        self.objective = build_objective(config)
+        self.sums = LossSums(world)
+        self.skipped = 0
+        self.fabric = fabric_for(config, world)
+        self.objective = world.agree(lambda: build_objective(config))
         selection.check(self.objective.point_encoder)
+        if world.size > 1:
+            self.objective.world = world
+            synchronize(self.objective, world)
         optimizer = build_optimizer(config.optim, self.objective)
         self.model, self.optimizer = self.fabric.setup(self.objective, optimizer)
+        self.step = Step(config, self.fabric, self.objective, self.model, self.optimizer, world)
 
     def restore(self, pairs: str) -> None:
         """Go back to the last good checkpoint of the run, if there is one.
+
+        Only the first process reads it: the others may be on machines without its disk.
 
         Args:
             pairs: hash of the names of the pairs.
@@ -164,7 +194,9 @@ class Trainer:
             CheckpointError: if the run began with other pairs, or no checkpoint can be read.
         """
         self.progress.pairs = pairs
-        saved = last_good(self.run.checkpoints, self.run.say) if self.config.resume else None
+        if not self.config.resume:
+            return
+        saved = shared_checkpoint(lambda: last_good(self.run.checkpoints, self.run.say), self.world)
         if saved is None:
             return
         if saved.state.get("pairs", pairs) != pairs:
@@ -172,31 +204,20 @@ class Trainer:
                 f"{self.run.path}: the pairs in {self.config.data.source} are not those that the "
                 "run began with; put them back as they were, or start a new run"
             )
-        try:
-            self.objective.load_state_dict(saved.model)
-            self.optimizer.load_state_dict(saved.optimizer)
-        except (
-            RuntimeError,
-            ValueError,
-            KeyError,
-        ) as error:
-            raise CheckpointError(
-                f"{self.run.checkpoints}: of a run with other settings than these; give its own, "
-                "or start over in another --run folder"
-            ) from error
-        match_layout(self.optimizer)
-        restore_generators(saved.generators)
+        take_up(saved, self.objective, self.optimizer, self.run.checkpoints)
         self.progress = Progress(**{**saved.state, "pairs": pairs})
 
     def save(self) -> None:
         """Write a checkpoint of this moment."""
+        self.sums.reduce(self.progress)
         checkpoint = Checkpoint(
             model=self.objective.state_dict(),
             optimizer=self.optimizer.state_dict(),
             state=dataclasses.asdict(self.progress),
             generators=generator_states(self.config.trainer.device),
         )
-        save_checkpoint(self.run.checkpoints, checkpoint, self.config.trainer.keep_checkpoints)
+        keep = self.config.trainer.keep_checkpoints
+        self.world.decide(lambda: save_checkpoint(self.run.checkpoints, checkpoint, keep))
 
     def announce(self, pairs: int, notes: list[str]) -> None:
         """Say what is about to run."""
@@ -204,14 +225,15 @@ class Trainer:
         count = sum(p.numel() for p in self.objective.point_encoder.parameters())
         where = f"from step {self.progress.step}" if self.progress.step else "from scratch"
         tower = self.objective.image_encoder.memory_format
+        shared = f"{self.world.size} processes of " if self.world.size > 1 else ""
         for note in notes:
             self.run.say(note)
         self.run.say(
             f"pre-training {encoder.name} ({count / 1e6:.2f} M weights) with "
             f"{self.config.image.name} on {pairs} pairs: {trainer.epochs} epochs of "
             f"{self.steps_per_epoch} steps, {where}; {trainer.device}, precision "
-            f"{trainer.precision}, picture tower {tower}, {trainer.threads} threads; run folder "
-            f"{self.run.path}"
+            f"{trainer.precision}, picture tower {tower}, {shared}{trainer.threads} threads; run "
+            f"folder {self.run.path}"
         )
 
     def fit(self, batches: Iterator[PairBatch], stop: StopRequest) -> None:
@@ -219,107 +241,114 @@ class Trainer:
         trainer, progress = self.config.trainer, self.progress
         self.model.train()
         clock = Clock(progress.step)
-        with TrainingProgress(self.total_steps, progress.step, trainer.progress) as bar:
+        shown = trainer.progress and self.world.first
+        with TrainingProgress(self.total_steps, progress.step, shown) as bar:
+            read = self.read(batches)
+            self.world.agree(functools.partial(_required, read))
             while progress.step < self.total_steps:
-                lr = self.train_step(self.read(batches))
+                lr = self.train_step(_required(read))
                 bar.advance(progress.step)
                 if progress.step % trainer.log_every == 0 or progress.step == self.total_steps:
                     self.log_interval(lr, clock, bar)
                 end_of_epoch = progress.step % self.steps_per_epoch == 0
                 if end_of_epoch:
                     self.end_epoch(clock)
+                read = self.read(batches)
+                # Every process hears of it when one is asked to stop or cannot read.
+                number, broken = self.world.largest([stop.number, isinstance(read, Exception)])
                 every = trainer.checkpoint_every
-                if stop.number or (progress.step % every == 0 if every else end_of_epoch):
+                if number or broken or (progress.step % every == 0 if every else end_of_epoch):
                     progress.seconds += clock.lap()
                     self.save()
-                if stop.number:
-                    raise Interrupted(
-                        stop.number,
-                        f"stopped at step {progress.step} of {self.total_steps}; the state is "
-                        f"saved, go on with: pixcloud pretrain --run {self.run.path} --resume true",
-                    )
+                if broken:
+                    self.world.agree(functools.partial(_required, read))
+                if number:
+                    raise Interrupted(number, self.how_to_go_on())
         self.finish()
 
-    def read(self, batches: Iterator[PairBatch]) -> list[PairBatch]:
-        """The batches of one step.
+    def how_to_go_on(self) -> str:
+        """What to tell who stopped the run."""
+        return (
+            f"stopped at step {self.progress.step} of {self.total_steps}; the state is saved, go "
+            f"on with: pixcloud pretrain --run {self.run.path} --resume true"
+        )
 
-        Raises:
-            PixCloudError: if a file is broken; the state is saved, for going on once it is mended.
-        """
+    def read(self, batches: Iterator[PairBatch]) -> list[PairBatch] | PixCloudError:
+        """The batches of the next step, none after the last, or why they cannot be read."""
+        if self.progress.step == self.total_steps:
+            return []
         try:
             return list(itertools.islice(batches, self.config.trainer.accumulate))
         except PixCloudError as error:
-            self.save()
-            raise type(error)(
+            return type(error)(
                 f"{error}; the state of step {self.progress.step} is saved: then go on with "
                 f"pixcloud pretrain --run {self.run.path} --resume true"
-            ) from error
+            )
 
     def train_step(self, batches: list[PairBatch]) -> float:
         """One step of the optimiser over its batches; returns its learning rate."""
         config, progress = self.config, self.progress
         lr = learning_rate(config.optim, progress.step, self.steps_per_epoch, config.trainer.epochs)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.zero_grad()
-        for batch in batches:
-            batch = to_device(batch, self.fabric.device)
-            view1, view2 = augment_clouds(batch.points, batch.draws)
-            losses = self.model(view1, view2, augment_pictures(batch.pictures, batch.draws))
-            self.count(losses, batch)
-            self.fabric.backward(losses["loss"] / config.trainer.accumulate)
-        if config.optim.clip_norm:
-            norm = self.fabric.clip_gradients(
-                *(self.model, self.optimizer),
-                max_norm=config.optim.clip_norm,
-                error_if_nonfinite=False,
-            )
-            self.require_finite([float(norm or 0.0)], "norm of the gradients", batch)
-        self.optimizer.step()
+        parts, finite = self.step(batches, lr)
         progress.step += 1
+        if finite:
+            self.sums.add(parts)
+            self.skipped = 0
+        else:
+            self.skip(batches)
         return lr
 
-    def count(self, losses: dict[str, torch.Tensor], batch: PairBatch) -> None:
-        """Add the losses of a batch to the running sums."""
-        values = [losses[name].item() for name in LOSSES] + [1.0]
-        self.require_finite(values, "loss", batch)
-        for sums in (self.progress.interval, self.progress.epoch):
-            for place, value in enumerate(values):
-                sums[place] += value
+    def skip(self, batches: list[PairBatch]) -> None:
+        """A step whose gradient was not finite, and which changed nothing.
 
-    def require_finite(self, values: list[float], what: str, batch: PairBatch) -> None:
-        """Raise a TrainingError unless all values are finite."""
-        if not all(map(math.isfinite, values)):
+        Raises:
+            TrainingError: naming its pairs, unless `trainer.on_nonfinite` is skip; or if too many
+                in a row were skipped.
+        """
+        own = torch.cat([batch.sample_index for batch in batches])
+        places = sorted(self.world.gather(own).tolist())
+        what = (
+            f"the loss or its gradient is not finite at step {self.progress.step} (pairs {places})"
+        )
+        self.skipped += 1
+        advice = "lower optim.lr or set optim.clip_norm and start a new run"
+        if self.config.trainer.on_nonfinite == "stop":
             raise TrainingError(
-                f"the {what} is not finite at step {self.progress.step} (pairs "
-                f"{batch.sample_index.tolist()}); lower optim.lr or set optim.clip_norm and "
-                "start a new run"
+                f"{what}; {advice}, or go on past it with trainer.on_nonfinite skip"
             )
+        if self.skipped == MOST_SKIPPED:
+            raise TrainingError(f"{what}, as in {MOST_SKIPPED - 1} steps before; {advice}")
+        self.write(kind="skipped", step=self.progress.step, pairs=places)
+        self.world.agree(lambda: self.run.say(f"{what}; skipped"))
+
+    def write(self, **values: Any) -> None:
+        """One line of metrics; if it cannot be written, all processes hear of it."""
+        self.world.decide(lambda: self.run.log(**values))
 
     def log_interval(self, lr: float, clock: Clock, bar: TrainingProgress) -> None:
         """Write the means since the last line of this kind."""
-        means = _means(self.progress.interval)
+        self.sums.reduce(self.progress)
+        means = mean_losses(self.progress.interval)
         self.progress.interval = [0.0] * 4
         trainer = self.config.trainer
         epoch = (self.progress.step - 1) // self.steps_per_epoch
         rate = clock.rate(self.progress.step) * trainer.batch_size * trainer.accumulate
-        memory = psutil.Process().memory_info().rss / 2**20
-        self.run.log(
-            kind="step",
-            step=self.progress.step,
-            epoch=epoch,
-            **means,
-            lr=lr,
+        memory = round(psutil.Process().memory_info().rss / 2**20)
+        line = {"step": self.progress.step, "epoch": epoch, **means, "lr": lr}
+        self.write(
+            **{"kind": "step", **line},
             pairs_per_s=round(rate, 2),
-            memory_mib=round(memory),
+            memory_mib=self.world.largest([memory])[0],
         )
+        self.run.trace(f"step {self.progress.step}: {rate:.1f} pairs/s, {memory} MiB here")
         bar.update(self.progress.step, epoch, {**means, "rate": rate})
 
     def end_epoch(self, clock: Clock) -> None:
         """Write the means of the epoch, probe if it is time, and say both."""
+        self.sums.reduce(self.progress)
         progress = self.progress
         epoch = progress.step // self.steps_per_epoch - 1
-        progress.last_epoch = _means(progress.epoch)
+        progress.last_epoch = mean_losses(progress.epoch)
         progress.epoch = [0.0] * 4
         line: dict[str, Any] = {"kind": "epoch", "step": progress.step, "epoch": epoch}
         line.update(progress.last_epoch)
@@ -333,7 +362,7 @@ class Trainer:
                 self.export({"epoch": epoch, "probe_validation": accuracy})
         self.model.train()
         seconds = progress.seconds + clock.elapsed()
-        self.run.log(**line, seconds=round(seconds, 2))
+        self.write(**line, seconds=round(seconds, 2))
         self.run.say(
             f"epoch {epoch + 1}/{self.config.trainer.epochs}: intra "
             f"{progress.last_epoch['intra']:.4f}, cross {progress.last_epoch['cross']:.4f}{said}, "
@@ -361,10 +390,11 @@ class Trainer:
             "source": self.config.data.source,
             **origin,
         }
-        save_encoder(
-            self.run.encoder, self.objective.point_encoder, self.objective.point_head, origin
-        )
+        encoder, head = self.objective.point_encoder, self.objective.point_head
+        self.world.decide(lambda: save_encoder(self.run.encoder, encoder, head, origin))
 
 
-def _means(sums: list[float]) -> dict[str, float]:
-    return {name: sums[place] / sums[-1] for place, name in enumerate(LOSSES)}
+def _required(read: list[PairBatch] | PixCloudError) -> list[PairBatch]:
+    if isinstance(read, PixCloudError):
+        raise read
+    return read

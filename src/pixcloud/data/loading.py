@@ -13,7 +13,8 @@ from pixcloud.config import DataConfig, ViewConfig
 from pixcloud.data.files import read_cloud, read_picture
 from pixcloud.data.shapenet import Pair
 from pixcloud.data.views import ORDER_STREAM, draw_pair, generator
-from pixcloud.errors import ConfigError, FileFormatError, PixCloudError
+from pixcloud.distributed import ALONE, World
+from pixcloud.errors import ConfigError, FileFormatError, PixCloudError, some
 from pixcloud.machine import available_cores
 from pixcloud.signals import ignore_interrupts
 from pixcloud.types import PairBatch, PairSample
@@ -87,9 +88,12 @@ class PairOrder(Sampler[list[tuple[int, int]]]):
         epochs: passes.
         seed: of the run.
         start_batch: batches of the run that are done already.
+        world: the processes; each reads its share of every batch.
+        micro_batch: pairs that all processes hold at a time, of which each takes its share; 0 is
+            the whole batch. The shares of one are together in what a process reads.
 
     Raises:
-        ConfigError: if the data set does not fill one batch.
+        ConfigError: if the data set does not fill one batch, or a batch cannot be shared evenly.
     """
 
     def __init__(
@@ -101,6 +105,8 @@ class PairOrder(Sampler[list[tuple[int, int]]]):
         *,
         accumulate: int = 1,
         start_batch: int = 0,
+        world: World = ALONE,
+        micro_batch: int = 0,
     ) -> None:
         if size < 2 * accumulate:
             raise ConfigError(
@@ -113,7 +119,9 @@ class PairOrder(Sampler[list[tuple[int, int]]]):
                 f"{size // accumulate} or give more pairs"
             )
         self.size, self.batch_size, self.epochs, self.seed = size, batch_size, epochs, seed
-        self.start_batch = start_batch
+        self.start_batch, self.world = start_batch, world
+        self.micro_batch = micro_batch or batch_size
+        check_shares(batch_size, self.micro_batch, world.size)
         self.batches_per_epoch = size // (batch_size * accumulate) * accumulate
 
     def __len__(self) -> int:
@@ -125,8 +133,32 @@ class PairOrder(Sampler[list[tuple[int, int]]]):
             order = epoch_order(self.seed, epoch, self.size)
             for batch in range(skip, self.batches_per_epoch):
                 part = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-                yield [(epoch, int(index)) for index in part]
+                own = part.reshape(-1, self.micro_batch)[:, self.world.share(self.micro_batch)]
+                yield [(epoch, int(index)) for index in own.flat]
             skip = 0
+
+
+def check_shares(batch_size: int, micro_batch: int, processes: int) -> None:
+    """Check that every process gets equally many pairs of every batch and micro-batch.
+
+    Raises:
+        ConfigError: naming sizes that work.
+    """
+    if micro_batch > batch_size or batch_size % micro_batch:
+        parts = [size for size in range(2, batch_size + 1) if batch_size % size == 0]
+        raise ConfigError(
+            f"trainer.micro_batch = {micro_batch}: it must divide trainer.batch_size = "
+            f"{batch_size}; sizes that do: {some(parts, 12)}"
+        )
+    key = "batch_size" if micro_batch == batch_size else "micro_batch"
+    if micro_batch % processes:
+        below = micro_batch // processes * processes
+        fitting = [str(size) for size in (below, below + processes) if size >= 2]
+        counts = [str(n) for n in range(1, micro_batch + 1) if micro_batch % n == 0]
+        raise ConfigError(
+            f"trainer.{key} = {micro_batch} cannot be shared evenly by {processes} processes; set "
+            f"it to {' or '.join(fitting)}, or start {some(counts, 12)} processes"
+        )
 
 
 def epoch_order(seed: int, epoch: int, size: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from pixcloud.errors import ConfigError
 from pixcloud.evaluate.settings import ProbeConfig
 
 if TYPE_CHECKING:
+    from pixcloud.distributed import World
     from pixcloud.evaluate.probe import ProbeResult
 
 
@@ -33,16 +34,30 @@ def probe(config: ProbeConfig) -> ProbeResult:
     """
     import torch
 
+    from pixcloud.launch import processes, processes_here
+    from pixcloud.machine import available_cores
+
+    out = _results_file(config)
+    if processes_here(1) > 1:
+        torch.set_num_threads(max(1, available_cores() // processes_here(1)))
+    with processes("cuda" if torch.cuda.is_available() else "cpu") as world:
+        return _probe(config, out, world)
+
+
+def _probe(config: ProbeConfig, out: Path, world: World) -> ProbeResult:
+    """The part of one process."""
+    import torch
+
     from pixcloud.data.sources import open_labelled
     from pixcloud.evaluate.probe import run_probe
     from pixcloud.export import load_encoder
 
-    out = _results_file(config)
-    encoder = load_encoder(config.encoder)
+    encoder = world.agree(lambda: load_encoder(config.encoder))
     if torch.cuda.is_available():
         encoder.cuda()
-    train = open_labelled(config.data.source, "train")
-    test = open_labelled(config.data.source, "test")
+    source = config.data.source
+    train = world.agree(lambda: open_labelled(source, "train"))
+    test = world.agree(lambda: open_labelled(source, "test"))
     return run_probe(
         encoder,
         config.encoder,
@@ -52,6 +67,7 @@ def probe(config: ProbeConfig) -> ProbeResult:
         out=out,
         source=_lasting(config.data.source),
         say=lambda message: print(message, file=sys.stderr),
+        world=world,
     )
 
 

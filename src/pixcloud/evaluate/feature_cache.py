@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from pixcloud.atomic import write_bytes
+from pixcloud.distributed import ALONE, World
 
 # Goes up whenever the same weights, clouds and settings would give other features than before.
 FEATURE_FORMAT = 1
@@ -40,6 +41,7 @@ def kept_features(
     compute: Callable[[], np.ndarray],
     folder: Path | None,
     say: Say,
+    world: World = ALONE,
 ) -> CachedFeatures:
     """Features read from disk where they are there, else computed and kept.
 
@@ -51,14 +53,19 @@ def kept_features(
         compute: makes them.
         folder: of the feature files; None takes `feature_folder()`.
         say: takes each warning, one line.
+        world: the processes that compute them together. The first one reads and writes; what is
+            read is in no other's values.
     """
     text = json.dumps({"format": FEATURE_FORMAT, **parts}, sort_keys=True, default=str)
     name = hashlib.sha256(text.encode()).hexdigest()
     path = (folder or feature_folder()) / f"{name}.safetensors"
-    kept = _read(path, clouds, say)
-    if kept is not None:
-        return CachedFeatures(values=kept, hit=True, path=path)
+    kept = _read(path, clouds, say) if world.first else None
+    if world.decide(lambda: kept is not None):
+        values = kept if kept is not None else np.empty((0, 0), np.float32)
+        return CachedFeatures(values=values, hit=True, path=path)
     values = compute()
+    if not world.first:
+        return CachedFeatures(values=values, hit=False, path=path)
     try:
         _write(path, values)
         _remove_oldest(path.parent, keep=path)

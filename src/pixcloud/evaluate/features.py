@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pixcloud.distributed import ALONE, World
 from pixcloud.encoders.base import unit_sphere
 from pixcloud.errors import ConfigError, DataError
 from pixcloud.evaluate.descriptor import ShapeDescriptor
@@ -35,8 +36,12 @@ def embed_clouds(
     normalize: bool = True,
     device: str | torch.device | None = None,
     progress: Progress | None = None,
+    world: World = ALONE,
 ) -> np.ndarray:
     """Pooled features of many clouds in evaluation mode, without gradients.
+
+    Several processes share the batches, each of which is the one that a single process would make:
+    every cloud is embedded once, and its features do not depend on how many processes there are.
 
     Args:
         encoder: returns PointFeatures; its mode and place are as before afterwards.
@@ -46,9 +51,10 @@ def embed_clouds(
         normalize: centre what was taken of each cloud and scale it to the unit sphere.
         device: where to compute; None computes where the encoder is.
         progress: called with (clouds done, S) after each batch.
+        world: the processes that share the work; all of them call this, with the same clouds.
 
     Returns:
-        (S, D) float32 on the CPU.
+        (S, D) float32 on the CPU, on every process.
 
     Raises:
         DataError: for another shape, too few points, or coordinates or features not finite.
@@ -62,17 +68,20 @@ def embed_clouds(
     """
     points = first_points(points, num_points)
     require_points(encoder, num_points, "num_points")
-    batches = []
+    batches, starts = [], range(0, len(points), batch_size)
+    own = world.share(len(starts))
     with _evaluating(encoder, device) as weight:
-        for start in range(0, len(points), batch_size):
+        for start in starts[own]:
             clouds = np.ascontiguousarray(points[start : start + batch_size])
             batch = torch.from_numpy(clouds).to(device=weight.device, dtype=weight.dtype)
             pooled = encoder(unit_sphere(batch) if normalize else batch).pooled
-            batches.append(pooled.float().cpu().numpy())
+            batches.append(pooled.float().cpu())
             if progress is not None:
-                progress(start + len(clouds), len(points))
-    # A single batch keeps the encoder's memory order through concatenate; C order is promised.
-    features = np.ascontiguousarray(np.concatenate(batches))
+                done = world.size * (start + len(clouds) - starts[own][0])
+                progress(min(done, len(points)), len(points))
+    features = world.gather_blocks(batches, len(points), batch_size).numpy()
+    # A single batch keeps the encoder's memory order; C order is promised.
+    features = np.ascontiguousarray(features)
     bad = ~np.isfinite(features).all(axis=1)
     if bad.any():
         raise DataError(
@@ -93,6 +102,7 @@ def cached_features(
     folder: Path | None = None,
     say: Say | None = None,
     progress: Progress | None = None,
+    world: World = ALONE,
 ) -> CachedFeatures:
     """As `embed_clouds`, but read from disk where the same features were computed before.
 
@@ -103,6 +113,7 @@ def cached_features(
         points: (S, N, 3) float.
         folder: of the feature files; by default `feature_folder()`.
         say: takes each warning, one line.
+        world: as for `embed_clouds`; the first process's disk counts.
 
     Raises:
         DataError: as `embed_clouds`.
@@ -126,9 +137,11 @@ def cached_features(
     }
 
     def compute() -> np.ndarray:
-        return embed_clouds(encoder, points, device=device, progress=progress, **settings)
+        return embed_clouds(
+            encoder, points, device=device, progress=progress, world=world, **settings
+        )
 
-    return kept_features(parts, len(points), compute, folder, say)
+    return kept_features(parts, len(points), compute, folder, say, world)
 
 
 def cached_descriptors(

@@ -6,6 +6,7 @@ Test labels are read once, to score; C comes from the settings or from the train
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pixcloud.distributed import ALONE, World
 from pixcloud.encoders import build_encoder
 from pixcloud.errors import DataError, some
 from pixcloud.evaluate.descriptor import ShapeDescriptor
@@ -24,7 +26,7 @@ from pixcloud.evaluate.features import (
     embed_clouds,
     first_points,
 )
-from pixcloud.evaluate.folds import held_out, usable_folds
+from pixcloud.evaluate.folds import usable_folds
 from pixcloud.evaluate.metrics import (
     accuracy,
     class_mean_accuracy,
@@ -35,7 +37,7 @@ from pixcloud.evaluate.metrics import (
 from pixcloud.evaluate.predictions import ProbeResult, save_predictions
 from pixcloud.evaluate.results import ResultRow, append_rows
 from pixcloud.evaluate.settings import ProbeSettings
-from pixcloud.evaluate.splits import check_splits, check_train
+from pixcloud.evaluate.splits import check_splits
 from pixcloud.evaluate.svm import CrossValidation, Fitted, LinearSVM
 from pixcloud.export import weights_sha256
 from pixcloud.types import LabelledClouds
@@ -71,6 +73,7 @@ def run_probe(
     out: Path | None = None,
     say: Say = print,
     source: str = "",
+    world: World = ALONE,
 ) -> ProbeResult:
     """Probes an encoder beside its baselines, and appends the rows to the file `out`.
 
@@ -87,26 +90,39 @@ def run_probe(
             it), or None to write nothing.
         say: takes each line for the reader.
         source: where the clouds were read, for the rows.
+        world: the processes that embed the clouds together; the first one does the rest.
 
     Raises:
         DataError: as `check_splits`, `embed_clouds` and `LinearSVM`.
     """
+    say = say if world.first else lambda line: None
     check_splits(train, test)
     contenders: dict[str, nn.Module | ShapeDescriptor] = {encoder_name: encoder}
     if settings.baselines:
         contenders[f"{encoder_name}, untrained"] = untrained(encoder, settings.seed)
         contenders[DESCRIPTOR] = ShapeDescriptor(seed=settings.seed)
-    result = probe_clouds(contenders, train, test, settings, say)
+    result = probe_clouds(contenders, train, test, settings, say, world)
     _say_comparisons(result, encoder_name, say)
     for row in result.rows:
         row.settings["source"] = source
     if out is not None:
-        if settings.save_predictions:
-            name = f"{test.name}-{weights_sha256(encoder)[:12]}-seed{settings.seed}.npz"
-            save_predictions(out.parent / "predictions" / name, result)
-            say(f"predictions written to {out.parent / 'predictions' / name}")
-        append_rows(out, result.rows)
+        world.decide(lambda: _write(result, test, encoder, settings, out, say))
     return result
+
+
+def _write(
+    result: ProbeResult,
+    test: LabelledClouds,
+    encoder: nn.Module,
+    settings: ProbeSettings,
+    out: Path,
+    say: Say,
+) -> None:
+    if settings.save_predictions:
+        name = f"{test.name}-{weights_sha256(encoder)[:12]}-seed{settings.seed}.npz"
+        save_predictions(out.parent / "predictions" / name, result)
+        say(f"predictions written to {out.parent / 'predictions' / name}")
+    append_rows(out, result.rows)
 
 
 def probe_clouds(
@@ -115,6 +131,7 @@ def probe_clouds(
     test: LabelledClouds,
     settings: ProbeSettings,
     say: Say = print,
+    world: World = ALONE,
 ) -> ProbeResult:
     """Linear SVM on the frozen features of each encoder: fit on train, accuracy on test.
 
@@ -127,6 +144,7 @@ def probe_clouds(
         test: the test split, of the same classes.
         settings: of the probe; `baselines` is for `run_probe`.
         say: takes each line for the reader.
+        world: the processes that embed the clouds together; the first one fits the SVMs, once.
 
     Returns:
         Two rows (accuracy, class-mean accuracy) per encoder and protocol, and the predictions.
@@ -144,62 +162,18 @@ def probe_clouds(
     result = ProbeResult(rows=[], labels=test.labels)
     for name, encoder in encoders.items():
         started = time.perf_counter()
-        train_features = _features(name, encoder, train, settings, say)
-        test_features = _features(name, encoder, test, settings, say)
-        protocols = _fit(name, encoder, train_features, train, test_features, settings, say)
+        of_train = _features(name, encoder, train, settings, say, world)
+        of_test = _features(name, encoder, test, settings, say, world)
+        fit = functools.partial(_fit, name, encoder, of_train, of_test, train, settings, say)
+        protocols = world.decide(fit)
         seconds = time.perf_counter() - started
-        for protocol, (fit, details) in protocols.items():
+        for protocol, (fitted, details) in protocols.items():
             details |= _common_settings(encoder, train, settings)
-            result.predictions[name, protocol] = fit.predictions
+            result.predictions[name, protocol] = fitted.predictions
             result.rows += _rows(
-                name, _sha256(encoder), protocol, fit, test, settings.seed, details, seconds
+                name, _sha256(encoder), protocol, fitted, test, settings.seed, details, seconds
             )
     return result
-
-
-def validation_accuracy(
-    encoder: nn.Module,
-    train: LabelledClouds,
-    settings: ProbeSettings,
-    share: float,
-    say: Say | None = None,
-) -> float:
-    """Accuracy on a part of the training split that is held out, for probes during training.
-
-    The part depends on labels and seed alone, so it is the same at each epoch. The SVM is fitted on
-    the rest, with C by cross-validation on the rest.
-
-    Args:
-        encoder: returns PointFeatures; its mode is as before afterwards.
-        train: the training split; no other split is looked at.
-        settings: of the probe.
-        share: of each class that is held out, between 0 and 1.
-        say: takes warnings.
-
-    Returns:
-        A share in [0, 1].
-
-    Raises:
-        DataError: as `check_train`, `embed_clouds` and `LinearSVM`.
-    """
-    say = say or (lambda line: None)
-    check_train(train, settings, share)
-    features = embed_clouds(
-        encoder,
-        train.points,
-        num_points=settings.num_points,
-        batch_size=settings.batch_size,
-        normalize=settings.normalize,
-    )
-    held = held_out(train.labels, share, settings.seed)
-    svm = LinearSVM(
-        features[~held], train.labels[~held], classes=train.classes, threads=settings.threads
-    )
-    chosen = svm.cross_validate(svm.relative_grid(settings.c_grid), settings.folds, settings.seed)
-    fit = svm.predict(features[held], [chosen.c])[0]
-    if not fit.converged:
-        say("warning: the SVM of the validation probe did not converge")
-    return accuracy(fit.predictions, train.labels[held])
 
 
 def untrained(encoder: nn.Module, seed: int) -> nn.Module:
@@ -232,10 +206,14 @@ def _features(
     clouds: LabelledClouds,
     settings: ProbeSettings,
     say: Say,
+    world: World,
 ) -> np.ndarray:
+    """Features of one split; of several processes, the first one has them for certain."""
     what = f"{name}: {len(clouds.points):,} {clouds.split} clouds of {clouds.name}"
     started = time.perf_counter()
     points, described = clouds.points, isinstance(encoder, ShapeDescriptor)
+    if described and not world.first:
+        return np.empty((0, 0), np.float32)
     options: dict[str, Any] = {
         "num_points": settings.num_points,
         "batch_size": settings.batch_size,
@@ -245,7 +223,7 @@ def _features(
         if isinstance(encoder, ShapeDescriptor):
             cached = cached_descriptors(encoder, points, num_points=settings.num_points, say=say)
         else:
-            cached = cached_features(encoder, points, say=say, **options)
+            cached = cached_features(encoder, points, say=say, world=world, **options)
         if cached.hit:
             say(f"{what}: features read from the cache, {cached.path}")
             return cached.values
@@ -253,7 +231,7 @@ def _features(
     elif isinstance(encoder, ShapeDescriptor):
         values = encoder(first_points(points, settings.num_points))
     else:
-        values = embed_clouds(encoder, points, **options)
+        values = embed_clouds(encoder, points, world=world, **options)
     verb = "described" if described else "embedded"
     say(f"{what} {verb} in {time.perf_counter() - started:.1f} s")
     return values
@@ -263,8 +241,8 @@ def _fit(
     name: str,
     encoder: nn.Module | ShapeDescriptor,
     features: np.ndarray,
-    train: LabelledClouds,
     test_features: np.ndarray,
+    train: LabelledClouds,
     settings: ProbeSettings,
     say: Say,
 ) -> dict[str, tuple[Fitted, dict[str, Any]]]:

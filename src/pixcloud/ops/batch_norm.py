@@ -73,7 +73,7 @@ class SynchronizedBatchNorm(nn.BatchNorm1d):
             weight, bias = (input.new_full((self.num_features,), f) for f in (1.0, 0.0))
         y, mean, var, count = _Synchronized.apply(input, weight, bias, self.eps, self.world)
         update_running(self, mean, var, float(count))
-        return y  # type: ignore[no-any-return]
+        return y
 
 
 class _Synchronized(torch.autograd.Function):
@@ -130,7 +130,8 @@ def synchronize(module: nn.Module, world: World) -> None:
             if not isinstance(layer, SynchronizedBatchNorm):
                 twin = SynchronizedBatchNorm(
                     *(layer.num_features, layer.eps, layer.momentum),
-                    affine=layer.affine, track_running_stats=layer.track_running_stats,
+                    affine=layer.affine,
+                    track_running_stats=layer.track_running_stats,
                     device="meta",
                 )
                 twin.training = layer.training
