@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 
 from pixcloud.distributed import World
+from pixcloud.machine import STARTER
 
 # Of its limit: how often a process beats, and after how long without a beat it counts as dead. The
 # rest is for the others to read of it.
@@ -35,23 +36,27 @@ ENDED = "ended"
 class Heartbeat:
     """Watches the processes of a world within its block.
 
+    Without a store, from `share` on, it watches the launcher alone.
+
     Args:
         world: the processes.
-        store: torch's Store of the launcher, or None where there is one process: then the launcher
-            is watched alone.
         limit: seconds within which a lost process is noticed; 0 does not watch.
     """
 
-    def __init__(self, world: World, store: Any, limit: float) -> None:
+    def __init__(self, world: World, limit: float) -> None:
         self.world, self.limit = world, limit
-        # A connection of its own: the main thread may wait on the other one.
-        self.store: Any = store.clone() if store is not None and limit else None
-        self.parent = os.getppid()
+        self.store: Any = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="heartbeat", daemon=True)
         self._ring = _Change()
         self._work = _Change()
         self._works: list[float] = []
+
+    def share(self, store: Any) -> None:
+        """Beat, and watch the others, through torch's Store of the launcher."""
+        if self.limit:
+            # A connection of its own: the main thread may wait on the other one.
+            self.store = store.clone()
 
     def __enter__(self) -> Heartbeat:
         if self.limit:
@@ -70,9 +75,10 @@ class Heartbeat:
 
     def _watch(self) -> None:
         beat = 0
-        while not self._stop.wait(self.limit * INTERVAL):
+        # At once for the first time: the launcher may have died while libraries were read.
+        while not self._stop.wait(self.limit * INTERVAL if beat else 0):
             beat += 1
-            if os.getppid() != self.parent:
+            if os.getppid() != STARTER:
                 self._end("its launcher is gone")
             if self.store is None:
                 continue

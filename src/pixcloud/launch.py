@@ -13,6 +13,8 @@ import json
 import os
 import sys
 import tempfile
+import time
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,6 +31,9 @@ from pixcloud.heartbeat import Heartbeat
 # A heartbeat notices the dead; a process may wait as long as it takes for one that works.
 COLLECTIVE_TIMEOUT = timedelta(days=7)
 MEETING_TIMEOUT = timedelta(minutes=10)
+CONNECTING_TIMEOUT = (
+    timedelta(minutes=1) if "TORCHELASTIC_RUN_ID" in os.environ else MEETING_TIMEOUT
+)
 # Between a signal to the launcher and the end of its processes by force: they finish a step, save.
 GRACE_SECONDS = 600
 
@@ -115,20 +120,13 @@ def processes(device: str, heartbeat: float = 60.0) -> Iterator[World]:
     world = World(place.rank, place.size, place.local_size, place.local_rank)
     if device == "cuda":
         torch.cuda.set_device(place.local_rank)
-    if world.size == 1:
-        with Heartbeat(world, None, heartbeat):
-            yield world
-        return
-    if not dist.is_initialized():
-        _stores[:] = [_meet(place, device)]
-        # Processes stay together until they end: a program may train and then evaluate.
-        atexit.register(_part)
-    _stores.append(dist.PrefixStore(f"block-{len(_stores)}", _stores[0]))
     try:
-        with Heartbeat(world, _stores[-1], heartbeat):
+        with Heartbeat(world, heartbeat) as heart:
+            if world.size > 1:
+                heart.share(_store(place, device))
             yield world
-            # The store may live in the first process: it leaves last.
-            dist.barrier()
+            if world.size > 1:
+                dist.barrier()  # the store may live in the first process: it leaves last
     except RuntimeError as error:
         if isinstance(error, PixCloudError) or not _is_lost(error):
             raise
@@ -140,6 +138,16 @@ def processes(device: str, heartbeat: float = 60.0) -> Iterator[World]:
 
 # The launcher's store, and a part of it for each block of `processes`.
 _stores: list[Any] = []
+
+
+def _store(place: Place, device: str) -> Any:
+    """A part of the store that nobody has used, of processes that have met."""
+    if not dist.is_initialized():
+        _stores[:] = [_meet(place, device)]
+        # Processes stay together until they end: a program may train and then evaluate.
+        atexit.register(_part)
+    _stores.append(dist.PrefixStore(f"block-{len(_stores)}", _stores[0]))
+    return _stores[-1]
 
 
 def _part() -> None:
@@ -164,8 +172,9 @@ def _meet(place: Place, device: str) -> dist.Store:
     )
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     try:
-        meeting = dist.rendezvous("env://", place.rank, place.size, timeout=MEETING_TIMEOUT)
-        store = next(iter(meeting))[0]
+        meeting = dist.rendezvous("env://", place.rank, place.size, timeout=CONNECTING_TIMEOUT)
+        store = this_attempt(next(iter(meeting))[0], place.rank, place.size)
+        store.set_timeout(MEETING_TIMEOUT)
         dist.init_process_group(
             backend,
             store=dist.PrefixStore("group", store),
@@ -180,6 +189,43 @@ def _meet(place: Place, device: str) -> dist.Store:
             f"{str(error).splitlines()[0]}); check that all were started and can reach that host"
         ) from error
     return store
+
+
+def this_attempt(store: Any, rank: int, size: int) -> Any:
+    """A part of the store for the processes that live now.
+
+    Launchers keep their store when they start a run again, and no count of theirs is the same on
+    all machines. So the first process makes a name up, and tells it to whoever asks with a name of
+    its own: what the dead have left there has neither.
+
+    Raises:
+        RuntimeError: if not all processes come.
+    """
+    own, until = uuid.uuid4().hex, time.monotonic() + MEETING_TIMEOUT.total_seconds()
+    others = range(1, size)
+    answered: dict[int, str] = {}
+    while time.monotonic() < until:
+        if rank:
+            store.set(f"hello/{rank}", own)
+            told = _read(store, f"answer/{rank}")
+            if told.startswith(own):
+                name = told.removeprefix(own)
+                store.set(f"met/{name}/{rank}", "")
+                return dist.PrefixStore(name, store)
+        else:
+            for other in others:
+                hello = _read(store, f"hello/{other}")
+                if hello != answered.get(other, ""):
+                    answered[other] = hello
+                    store.set(f"answer/{other}", hello + own)
+            if store.check([f"met/{own}/{other}" for other in others]):
+                return dist.PrefixStore(own, store)
+        time.sleep(0.05)
+    raise RuntimeError("timed out")
+
+
+def _read(store: Any, key: str) -> str:
+    return store.get(key).decode() if store.check([key]) else ""
 
 
 def in_processes(function: str, config: Any, devices: int, nodes: int, rendezvous: str) -> Any:

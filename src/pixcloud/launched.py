@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import pixcloud.machine  # noqa: F401 - notes who started this process
+
 
 def call(function: str, given: Path) -> Any:
     """The function's result for the config in a file; its annotation says of which class."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+# Who started this process: read early, for it may be gone by the time that libraries are there.
+STARTER = os.getppid()
+
 
 def available_cores() -> int:
     """Processor cores that this process may use."""

@@ -24,8 +24,8 @@ from pixcloud.evaluate.probe import (
 )
 from pixcloud.evaluate.results import read_rows
 from pixcloud.evaluate.settings import ProbeSettings
-from pixcloud.evaluate.validation import validation_accuracy
 from pixcloud.evaluate.splits import check_splits, check_train
+from pixcloud.evaluate.validation import validation_accuracy
 from pixcloud.export import weights_sha256
 from pixcloud.types import LabelledClouds
 
