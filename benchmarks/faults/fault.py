@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+# Figures that say which fault it was, and have no median.
+PLACES = ("pid", "step")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
@@ -65,7 +68,7 @@ class Outcome:
         found: dict[str, list[float]] = {}
         for fault in self.faults:
             for name, value in fault.values.items():
-                if isinstance(value, int | float) and not isinstance(value, bool):
+                if isinstance(value, int | float) and name not in PLACES:
                     found.setdefault(name, []).append(value)
         return {
             name: {

@@ -19,6 +19,7 @@ from benchmarks.faults.small_disk import PAGE, cannot_mount, leave_pages, make_r
 from benchmarks.faults.tiny_run import (
     checkpoints,
     differences,
+    leftovers,
     starts,
     train,
     words,
@@ -124,8 +125,7 @@ def wrong_when_full(run: Path, place: Place, code: int, said: str) -> list[str]:
             load_checkpoint(path)
         except CheckpointError as error:
             found.append(f"an earlier checkpoint is not whole: {error}")
-    left = [path.name for path in run.rglob(".*")]
-    if left:
+    if left := leftovers(run):
         found.append(f"leftovers take room: {', '.join(left)}")
     return found
 

@@ -133,7 +133,10 @@ def wrong(folder: Path, saved: int, done: int, made: Any) -> list[str]:
     # The one before it goes once the new one is there, not sooner.
     if done > 1 and step(saved) not in names and step(done - 1) not in names:
         found.append(f"{step(done - 1)} went too soon")
-    allowed = {step(saved), step(done), step(done - 1), f".saving-{step(saved)}"}
+    # Of hidden ones only what this save was writing or removing, nothing of an earlier one.
+    parts = [(step(saved), ("", ".saving-")), (step(done), ("",))]
+    parts += [(step(done - 1), ("", ".saving-old-"))]
+    allowed = {before + name for name, befores in parts for before in befores}
     if others := [name for name in names if name not in allowed]:
         found.append(f"also there: {', '.join(others)}")
     return found

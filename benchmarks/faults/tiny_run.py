@@ -120,10 +120,16 @@ def differences(run: Path, undisturbed: Path) -> list[str]:
         found.append(f"metrics.jsonl: {len(twice)} steps more than once, such as {twice[0]}")
     if lines != read_lines(undisturbed / "metrics.jsonl"):
         found.append("metrics.jsonl: other lines than the undisturbed run's")
-    left = [path.name for path in run.rglob(".*")]
-    if left:
+    if left := leftovers(run):
         found.append(f"leftovers: {', '.join(left)}")
     return found
+
+
+def leftovers(run: Path) -> list[str]:
+    """Names of what was begun to be written, anywhere in the run folder."""
+    return sorted(
+        p.name for p in run.rglob(".*") if p.name.startswith((".saving-", ".tmp-", ".enc"))
+    )
 
 
 def _state(checkpoint: Path) -> dict[str, Any]:
