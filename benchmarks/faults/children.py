@@ -77,6 +77,7 @@ class Children:
             if alive(process):
                 with contextlib.suppress(psutil.Error):
                     process.kill()
+        seconds_until_gone(self._others, 10)
 
 
 def alive(process: psutil.Process) -> bool:
