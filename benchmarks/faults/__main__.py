@@ -26,7 +26,7 @@ COUNTS = {
     "full-disks": (10, 2),
     "damage": (10, 2),
     "kills": (50, 3),
-    "loggers": (9, 3),
+    "loggers": (6, 3),
 }
 
 
