@@ -60,24 +60,29 @@ def plan(count: int, seed: int) -> list[list[Kill]]:
 
 def plan_run(count: int, rng: np.random.Generator, *, readers: bool) -> list[Kill]:
     """Kills over the life of one run, three of them in one epoch."""
-    soon = count // 6
+    soon, together = count // 6, min(3, count)
     epoch = int(rng.integers(1, EPOCHS - 1))
-    together = min(3, count)
     # Not at its very end: some steps pass between the look at the log and the kill.
     steps = list(epoch * STEPS_PER_EPOCH + rng.integers(1, STEPS_PER_EPOCH - 5, together))
     steps += list(rng.integers(2, TOTAL - 15, count - together - soon))
     steps.sort()
-    for place in rng.integers(0, len(steps) + 1, soon):
+    inside = [place for place, s in enumerate(steps) if s // STEPS_PER_EPOCH == epoch]
+    # Until they notice that their launcher is gone, workers train on: out of the epoch, perhaps.
+    forced = inside[:-1]
+    free = [place for place in range(len(steps) + 1) if place not in inside[1:]]
+    for place in sorted(rng.choice(free, soon), reverse=True):
         steps.insert(int(place), 0)
-    launchers = max(round(0.3 * count), 1) if count > 1 else 0
-    targets = ["launcher"] * launchers + ["worker"] * (count - launchers)
-    rng.shuffle(targets)
+        forced = [p + 1 if p >= place else p for p in forced]
+    launchers = min(max(round(0.3 * count), 1), count - len(forced))
+    others = ["launcher"] * launchers + ["worker"] * (count - len(forced) - launchers)
+    rng.shuffle(others)
+    targets = ["worker" if place in forced else others.pop() for place in range(count)]
     kills = []
-    for number, (target, step) in enumerate(zip(targets, steps, strict=True)):
-        if readers and target == "worker" and step and number % 3 == 0:
+    for place, (target, step) in enumerate(zip(targets, steps, strict=True)):
+        if readers and target == "worker" and step and place % 3 == 0:
             target = "reader"
         delay = rng.uniform(0, 8.0) if step == 0 else rng.uniform(0, 0.1)
-        kills.append(Kill(str(target), int(step), float(delay), float(rng.uniform())))
+        kills.append(Kill(target, int(step), float(delay), float(rng.uniform())))
     return kills
 
 
