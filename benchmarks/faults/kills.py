@@ -27,7 +27,7 @@ from benchmarks.faults.tiny_run import (
     write_pairs,
 )
 
-EPOCHS, EVERY, PER_RUN = 15, 5, 13
+EPOCHS, EVERY, PER_RUN = 10, 5, 13
 # So many times the planned runs at most, if some end before all of their kills.
 MORE = 2
 TOTAL = EPOCHS * STEPS_PER_EPOCH
