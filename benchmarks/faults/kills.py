@@ -194,7 +194,8 @@ def fire(kill: Kill, launched: LaunchedRun, name: str) -> Fault:
         else:
             waited = time.monotonic() - began
             fault.values["seconds_until_workers_gone"] = round(waited, 2)
-        launched.look()
+            launched.look()
+            fault.what += f", its workers gone after {waited:.1f} s at step {launched.reached}"
         launched.start()
     return fault
 

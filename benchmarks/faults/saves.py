@@ -33,7 +33,7 @@ def faults(count: int, setting: Setting) -> Iterator[Fault]:
     """`count` kills within saves, one after the other in one folder."""
     from benchmarks.faults import saving
 
-    # What building an objective would import in each child; a name that is not there is passed over.
+    # What each child would import by itself; a name that is not there is passed over.
     late = "transformers.models.resnet.modeling_resnet"
     _CONTEXT.set_forkserver_preload(["benchmarks.faults.saving", late])
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([setting.seed, 1])))
