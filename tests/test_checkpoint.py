@@ -70,6 +70,30 @@ def test_the_last_ones_stay(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000010", "step-00000011"]
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_kill_while_an_old_one_goes_leaves_no_half(
+    again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it is one too many, or one of the same step that is written again."""
+    for step in (1, 2):
+        save_checkpoint(tmp_path, make(step)[0], keep=2)
+
+    def killed(path: Path, **_: bool) -> None:
+        (path / FILES[1]).unlink(missing_ok=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path, make(2 if again else 3)[0], keep=2)
+    monkeypatch.undo()
+    kept = sorted(tmp_path.glob("step-*"))
+    assert [p.name for p in kept] == [f"step-0000000{n}" for n in ([1] if again else [2, 3])]
+    for path in kept:
+        load_checkpoint(path)
+    save_checkpoint(tmp_path, make(4)[0], keep=2)
+    assert [p.name for p in sorted(tmp_path.iterdir())] == [kept[-1].name, "step-00000004"]
+
+
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("damage", ["cut", "flip", "gone", "empty"])
 def test_damage_is_recognised(file: str, damage: str, tmp_path: Path) -> None:

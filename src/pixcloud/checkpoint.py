@@ -8,6 +8,7 @@ is recognised by its manifest and passed over. No pickle is written or read.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -100,7 +101,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         temporary.mkdir()
         _write_parts(temporary, checkpoint)
         if final.exists():  # left by a run that was continued from before it, or damaged
-            shutil.rmtree(final)
+            remove_whole(final)
         os.replace(temporary, final)
         sync_folder(folder)
     # A full disk is an OSError in Python's own writing and a SafetensorError in that of tensors.
@@ -115,7 +116,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     found = checkpoint_folders(folder)
     newer = [path for path in found if path.name > final.name]
     for old in newer + found[: -keep - len(newer)]:
-        shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(OSError):  # one too many stays, and is no reason to stop
+            remove_whole(old)
     return final
 
 
@@ -267,6 +269,17 @@ def remove_leftovers(folder: Path) -> None:
     """Remove what a kill during a save left behind."""
     for path in folder.glob(f"{TEMPORARY}*"):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_whole(path: Path) -> None:
+    """Remove a checkpoint; a kill meanwhile leaves no half of it under its name.
+
+    Raises:
+        OSError: if it cannot be renamed; it stays as it was.
+    """
+    aside = path.with_name(f"{TEMPORARY}old-{path.name}")
+    os.replace(path, aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _split_optimizer(
