@@ -41,7 +41,7 @@ def fabric_for(config: PretrainConfig, world: World) -> Fabric:
     options: dict[str, Any] = {"devices": 1, "strategy": "auto"}
     if world.size > 1:
         # Statistics are equal everywhere, and every output reaches the loss.
-        alone = {_buffers_setting(): False, "find_unused_parameters": False}
+        alone: dict[str, Any] = {_buffers_setting(): False, "find_unused_parameters": False}
         strategy = DDPStrategy(gradient_as_bucket_view=True, **alone)
         options = {
             "devices": world.local_size,
