@@ -1,0 +1,52 @@
+"""One of several processes that embed clouds together: counts and features into a file.
+
+`python evaluated.py OUT.npz`
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import torch
+
+from pixcloud.encoders import build_encoder
+from pixcloud.evaluate.features import embed_clouds
+from pixcloud.launch import processes
+
+
+class Counted(torch.nn.Module):
+    """An encoder that counts the clouds it has seen."""
+
+    def __init__(self, encoder: torch.nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.count = encoder, 0
+
+    def forward(self, points: torch.Tensor) -> object:
+        self.count += len(points)
+        return self.encoder(points)
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    encoder = build_encoder("pointnet", embed_dim=8, widths=[8])
+    clouds = np.random.default_rng(0).normal(size=(2468, 16, 3)).astype(np.float32)
+    found = {}
+    with processes("cpu") as world:
+        for size in sorted({1, max(1, world.size - 1), world.size, world.size + 1, 2468}):
+            for batch in (1, 128):
+                if size * batch == 2468:
+                    continue  # so many batches of one cloud take long and show nothing new
+                counted = Counted(encoder)
+                features = embed_clouds(
+                    counted, clouds[:size], num_points=16, batch_size=batch, world=world
+                )
+                counts = world.sum(torch.tensor([counted.count]))
+                assert counts.tolist() == [size], (size, batch, counted.count)
+                found[f"{size}-{batch}"] = features
+    np.savez(f"{sys.argv[1]}-{world.rank}.npz", **found)
+
+
+if __name__ == "__main__":
+    main()

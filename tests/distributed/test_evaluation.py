@@ -1,0 +1,44 @@
+"""Evaluation on several processes: every cloud once, and the bits of one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from distributed.several import run_several
+
+WORKER = str(Path(__file__).with_name("evaluated.py"))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    import torch
+
+    from pixcloud.encoders import build_encoder
+    from pixcloud.evaluate.features import embed_clouds
+
+    torch.manual_seed(0)
+    encoder = build_encoder("pointnet", embed_dim=8, widths=[8])
+    clouds = np.random.default_rng(0).normal(size=(2468, 16, 3)).astype(np.float32)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    found = {
+        f"{size}-{batch}": embed_clouds(encoder, clouds[:size], num_points=16, batch_size=batch)
+        for size in (1, 2, 3, 4, 5, 2468)
+        for batch in ((1, 128) if size < 10 else (128,))
+    }
+    torch.set_num_threads(threads)
+    return found
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_counts_are_exact(alone: dict[str, np.ndarray], tmp_path: Path, count: int) -> None:
+    """For 1, W - 1, W, W + 1 and 2,468 clouds, each is embedded by one process (asserted there)."""
+    run_several(count, [WORKER, str(tmp_path / "features")])
+    for rank in range(count):
+        with np.load(tmp_path / f"features-{rank}.npz") as found:
+            assert {f"{count}-1", f"{count + 1}-128", "2468-128"} <= set(found)
+            for name in found:
+                assert np.array_equal(found[name], alone[name]), (rank, name)
