@@ -29,6 +29,7 @@ ORDER = [
     ("export", "import_weights", "checkpoint"),
     ("evaluate",),
     ("precision", "optimizer", "schedule", "run_folder", "progress", "selection"),
+    ("loggers",),
     ("machine_settings",),
     ("trainer",),
     ("report",),

@@ -38,6 +38,8 @@ from pixcloud.encoders.image import ImageEncoder
 from pixcloud.errors import CheckpointError, PixCloudError, TrainingError
 from pixcloud.evaluate.features import require_points
 from pixcloud.export import save_encoder
+from pixcloud.loggers.followers import Followers
+from pixcloud.loggers.target import require_packages
 from pixcloud.machine_settings import resolve
 from pixcloud.objective import CrossModalObjective
 from pixcloud.optimizer import build_optimizer, match_layout
@@ -80,6 +82,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         >>> result = pretrain(config)  # doctest: +SKIP
     """
     validate(config)
+    require_packages(config.log)
     config, notes = resolve(config)
     run = RunFolder(config)
     index = open_pair_index(config.data.source)
@@ -107,7 +110,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         for gap in gaps(index):
             run.say(gap)
         trainer.announce(len(pairs), notes)
-        with StopRequest() as stop:
+        with Followers(config, run, trainer.progress.step), StopRequest() as stop:
             trainer.fit(itertools.chain(first, batches), stop)
     return PretrainResult(
         run=run.path, steps=trainer.progress.step, losses=trainer.progress.last_epoch
