@@ -29,7 +29,10 @@ class Backend(Protocol):
     def __init__(self, target: Target, config: PretrainConfig) -> None: ...
 
     def open(self, kept: Kept) -> int:
-        """Connect, and go on behind what the service has; returns the last place that it has."""
+        """Connect, and go on behind what the service has; returns the last place that it has.
+
+        Rows that it does not have any more are taken out of `kept`.
+        """
 
     def show(self, pairs: Sequence[ShownPair]) -> None:
         """Pictures of a few pairs."""

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,14 @@ from pixcloud.loggers.target import Target
 class Kept:
     """What one destination holds of a run.
 
-    place: of the last line that it surely has; pictures: whether it has the pairs; rows: how many
-    rows of results it has; where: a link or folder to look at; error: why the last attempt failed;
-    run_id: by which the service knows the run.
+    place: of the last line that it surely has; pictures: whether it has the pairs; rows: for each
+    row of results that it has, the step at which it was sent; where: a link or folder to look at;
+    error: why the last attempt failed; run_id: by which the service knows the run.
     """
 
     place: int = NOWHERE
     pictures: bool = False
-    rows: int = 0
+    rows: list[int] = field(default_factory=list)
     where: str = ""
     error: str = ""
     run_id: str = ""

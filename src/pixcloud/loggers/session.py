@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,13 @@ class Session:
         backend = open_backend(self.target, config)
         self.sent = self.kept.place = backend.open(self.kept)
         if self.sent == NOWHERE:
-            self.kept.pictures, self.kept.rows = False, 0
+            self.kept.pictures, self.kept.rows = False, []
         self.say(where=backend.where, place=self.sent, error="")
         if not self.kept.pictures:
-            with contextlib.suppress(PixCloudError, OSError):  # the data may have gone
+            try:
                 backend.show(some_pairs(config))
+            except Exception:  # the data may have gone; numbers matter more
+                traceback.print_exc()
         tail = Tail(self.run / "metrics.jsonl")
         while True:
             finishing = self.last.is_set()  # before reading, so that the last word is read
@@ -102,9 +105,10 @@ class Session:
     def bring_results(self, backend: Backend) -> None:
         """Send results of evaluations that are new."""
         rows = _results(self.run / RESULTS)
-        if len(rows) > self.kept.rows:
-            backend.evaluate(rows[self.kept.rows :], max(self.sent, 0) // PER_STEP)
-            self.kept.rows = len(rows)
+        if len(rows) > len(self.kept.rows):
+            step = max(self.sent, 0) // PER_STEP
+            backend.evaluate(rows[len(self.kept.rows) :], step)
+            self.kept.rows += [step] * (len(rows) - len(self.kept.rows))
 
 
 def _results(path: Path) -> list[ResultRow]:
@@ -134,8 +138,6 @@ def main() -> None:
     try:
         session.go()
     except BaseException as error:
-        import traceback
-
         traceback.print_exc()
         reason = " ".join(str(error).split()) or type(error).__name__
         session.say(error=reason[:300])

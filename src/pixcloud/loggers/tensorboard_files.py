@@ -54,7 +54,9 @@ class TensorBoardFiles:
         self.writer: EventFileWriter | None = None
 
     def open(self, kept: Kept) -> int:
-        return self._begin(kept.place)
+        place = self._begin(kept.place)
+        kept.rows = [step for step in kept.rows if step * PER_STEP <= place]  # others are withdrawn
+        return place
 
     def _begin(self, place: int) -> int:
         """A new file that goes on with the step of `place`, withdrawn from the earlier ones."""

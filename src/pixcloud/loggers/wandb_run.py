@@ -27,7 +27,7 @@ from pixcloud.loggers.lines import CHART, NOWHERE, PER_STEP, RANKS, Record, reco
 from pixcloud.loggers.pictures import ShownPair
 from pixcloud.loggers.target import PUBLIC, Target
 
-MOST_CHART_POINTS = 500  # of the chart of both losses, which is sent anew as it grows
+MOST_CHART_POINTS = 1000  # of the chart of both losses, which is sent anew as it grows
 CHART_SECONDS = 60.0
 ASK_SECONDS = 20.0  # between questions for what has arrived
 PICTURES = 1  # the place of pictures: no step has it
@@ -56,6 +56,7 @@ class WandbRun:
             entity=self.target.entity or None,
             dir=str(folder),
             config=dataclasses.asdict(self.config),
+            allow_val_change=True,
             mode="offline" if self.offline else "online",
             resume=None if self.offline else "allow",
             settings=self._settings(),
@@ -112,7 +113,11 @@ class WandbRun:
             self._log({**axes, **record.numbers}, record.place)
 
     def _chart(self) -> None:
-        """Both losses in one panel, behind the last line."""
+        """Both losses in one panel, behind the last line.
+
+        As a media file: the service's own chart of several lines goes by way of artifacts, of which
+        each update would make another version.
+        """
         place = PER_STEP * (self.place // PER_STEP) + CHART
         content = (Path(self.target.run) / "metrics.jsonl").read_bytes()
         curves = [
@@ -123,16 +128,15 @@ class WandbRun:
         if not curves or self.place >= place:
             return
         every = -(-len(curves) // MOST_CHART_POINTS)
-        steps, intra, cross = zip(*curves[::every], strict=True)
-        chart = wandb.plot.line_series(
-            xs=list(steps),
-            ys=[list(intra), list(cross)],
-            keys=list(LOSSES),
-            title="losses",
-            xname="step",
-            split_table=True,
-        )
-        self._log({"losses": chart, "step": place // PER_STEP}, place)
+        steps, *losses = zip(*curves[::every], strict=True)
+        traces = [
+            {"type": "scatter", "mode": "lines", "name": tag, "x": list(steps), "y": list(values)}
+            for tag, values in zip(LOSSES, losses, strict=True)
+        ]
+        from plotly.graph_objects import Figure
+
+        figure = Figure({"data": traces, "layout": {"xaxis": {"title": {"text": "step"}}}})
+        self._log({"losses": wandb.Plotly(figure), "step": place // PER_STEP}, place)
         self.charted = time.monotonic()
 
     def evaluate(self, rows: Sequence[ResultRow], step: int) -> None:
