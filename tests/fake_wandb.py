@@ -105,8 +105,13 @@ class FakeWandb:
             files = [{"name": name, "uploadUrl": f"{self.url}/put"} for name in values["files"]]
             return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}
         if "historyKeys" in query:
-            run = {"id": "r", "name": self.run, "projectId": "p", "state": "running", "tags": []}
-            run |= {"config": "{}", "summaryMetrics": "{}", "systemMetrics": "{}", "user": None}
+            run = {"id": "r", "name": self.run, "projectId": "1", "state": "running", "tags": []}
+            run |= {
+                "config": "{}",
+                "summaryMetrics": "{}",
+                "systemMetrics": "{}",
+                "user": {"name": "me", "username": "me"},
+            }
             run |= {"historyKeys": {"lastStep": self.last_step, "keys": {}, "sets": []}}
             return {"project": {"run": run}}
         if "ArtifactType" in query:

@@ -46,7 +46,7 @@ class Followers:
         for name in logger_names(self.config.log):
             try:
                 target = target_of(self.config, name, self.run.path, self.step)
-                self.started.append((target, _start(target)))
+                self.started.append((target, start_follower(target)))
             except Exception as error:
                 self._say(f"{name}: not started ({error}); metrics.jsonl is complete without it")
         return self
@@ -85,7 +85,8 @@ def _account(target: Target) -> str:
         return f"{target.name}: {error}"
 
 
-def _start(target: Target) -> subprocess.Popen[bytes]:
+def start_follower(target: Target) -> subprocess.Popen[bytes]:
+    """The process that brings a run to a target, for as long as this one lives."""
     target.folder.mkdir(parents=True, exist_ok=True)
     with open(target.folder / f"{target.name}.log", "ab") as log:
         return subprocess.Popen(

@@ -11,6 +11,7 @@ import dataclasses
 import os
 import shutil
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,10 @@ class WandbRun:
             return self.place
         if self.known < self.place and time.monotonic() - self.asked > ASK_SECONDS:
             self.asked = time.monotonic()
-            self.known = max(self.known, self._ask())
+            try:
+                self.known = max(self.known, self._ask())
+            except Exception:  # no answer, so nothing is known; `session` loses patience in time
+                traceback.print_exc()
         return self.known
 
     def _ask(self) -> int:
