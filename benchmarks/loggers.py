@@ -41,17 +41,21 @@ WAYS = ("none", "tensorboard", "wandb-refused", "wandb-silent")
 def run(rounds: int = 5, *, small: bool = False) -> dict[str, Any]:
     """Steps per second without a logger over those with each."""
     rates: dict[str, list[float]] = {way: [] for way in WAYS}
+    shares: dict[str, list[float]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as folder, servers() as urls:
         place = Path(folder) / "run"
         with training(_pairs(Path(folder) / "pairs", 32), place):
             for number in range(rounds):
                 # each round begins with another way
                 for way in WAYS[number % len(WAYS) :] + WAYS[: number % len(WAYS)]:
-                    rates[way].append(_rate(way, place, urls, 1.0 if small else SECONDS))
+                    rate, share = _turn(way, place, urls, 1.0 if small else SECONDS)
+                    rates[way].append(rate)
+                    shares[way].append(share)
     results = {
         way: {
             "steps_per_s": spread(rates[way]),
             "slower": ratio(rates["none"], rates[way]),
+            "share_of_a_core": spread(shares[way]),
             "goal": GOAL,
         }
         for way in WAYS
@@ -64,11 +68,12 @@ def table(report: dict[str, Any]) -> list[tuple[str, str]]:
     lines = []
     for way, result in report["results"].items():
         rate, slower = result["steps_per_s"], result["slower"]
+        share = 100 * result["share_of_a_core"]["median"]
         lines.append(
             (
                 f"{way}: {rate['median']:.1f} ({rate['min']:.1f} to {rate['max']:.1f}) steps/s",
                 f"{slower['median']:.3f} ({slower['min']:.3f} to {slower['max']:.3f}) x the time, "
-                f"goal {result['goal']:g}",
+                f"goal {result['goal']:g}; {share:.1f} % of a core",
             )
         )
     return lines
@@ -119,8 +124,8 @@ def _steps(place: Path) -> int:
     return 0
 
 
-def _rate(way: str, place: Path, urls: dict[str, str], seconds: float) -> float:
-    """Steps per second in one turn."""
+def _turn(way: str, place: Path, urls: dict[str, str], seconds: float) -> tuple[float, float]:
+    """Steps per second in one turn, and the share of a core that the logger took."""
     from pixcloud.config import load_config
     from pixcloud.loggers.follow import end_process
     from pixcloud.loggers.followers import start_follower
@@ -136,6 +141,16 @@ def _rate(way: str, place: Path, urls: dict[str, str], seconds: float) -> float:
         time.sleep(seconds)
     rate = (_steps(place) - steps) / (time.perf_counter() - start)
     if way != "none":
+        used = _processor_seconds(follower.pid)
         end_process(follower.pid)
         follower.wait()
-    return rate
+        return rate, used / seconds
+    return rate, 0.0
+
+
+def _processor_seconds(pid: int) -> float:
+    """What a process and those that it started have used."""
+    import psutil
+
+    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    return sum(sum(member.cpu_times()[:4]) for member in family)  # its own, and of ended children

@@ -214,7 +214,8 @@ def test_wandb_offline(
     assert len(folders) == 1
     with FakeWandb() as server:  # the files hold what the service's own command needs
         sync = [sys.executable, "-m", "wandb", "sync", "--project", "p", str(folders[0])]
-        subprocess.run(sync, env={**os.environ, "WANDB_BASE_URL": server.url}, check=True)
+        environment = {**os.environ, "WANDB_BASE_URL": server.url}
+        subprocess.run(sync, env=environment, cwd=tmp_path, check=True)
         assert_history(server, run)
 
 
