@@ -38,7 +38,7 @@ def compared(reports: dict[str, dict[str, Any]]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, report in reports.items():
-        if name in ("loader", "points-scaling"):
+        if name in ("loader", "points-scaling", "loggers"):
             continue
         for case, result in report["results"].items():
             rows += [_row(name, case, result, way) for way in result["ratio"]]
@@ -117,7 +117,7 @@ def bars_of(reports: dict[str, dict[str, Any]]) -> list[Bar]:
     """Name, ratio, goal and bound of every comparison, for the plot."""
     bars: list[Bar] = []
     for name, report in reports.items():
-        if name in ("loader", "points-scaling"):
+        if name in ("loader", "points-scaling", "loggers"):
             continue
         for case, result in report["results"].items():
             for way, value in result["ratio"].items():

@@ -30,6 +30,7 @@ ORDER = [
     ("checkpoint",),
     ("evaluate",),
     ("precision", "schedule", "run_folder", "progress", "selection"),
+    ("loggers",),
     ("machine_settings", "building", "step", "loss_sums"),
     ("trainer",),
     ("report",),

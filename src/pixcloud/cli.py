@@ -68,6 +68,10 @@ COMMANDS: dict[str, Command] = {
         "pixcloud.evaluate.command:probe",
         "pixcloud.evaluate.settings:ProbeConfig",
     ),
+    "log": Command(
+        "bring a run to TensorBoard or Weights & Biases, as far as they do not have it",
+        "pixcloud.loggers.upload:log",
+    ),
     "report": Command("a run, or several side by side, as one page", "pixcloud.report.page:report"),
     "data make": Command("meshes to pairs and a labelled split", "pixcloud.data.make:make_pairs"),
     "data check": Command(
@@ -81,7 +85,7 @@ COMMANDS: dict[str, Command] = {
 
 
 # Commands that make something beside what they print.
-WORKING = ("demo", "pretrain", "probe", "data", "import")
+WORKING = ("demo", "pretrain", "probe", "log", "data", "import")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -204,6 +204,29 @@ class TrainerConfig:
 
 
 @dataclass(kw_only=True)
+class WandbConfig:
+    """Weights & Biases, for `log`; its key is that of `wandb login`, or WANDB_API_KEY.
+
+    Args:
+        mode: online sends to a server; offline writes files into the run folder.
+        url: a server of your own, such as https://wandb.example.org; empty is the public service.
+        project: that the run is shown in.
+        entity: user or team; empty is the key's own.
+        name: shown for the run; empty takes the run folder's.
+        drain: seconds that a logger may still take when training has ended.
+        timeout: seconds without progress after which an attempt is given up and tried again later.
+    """
+
+    mode: Literal["online", "offline"] = "online"
+    url: str = ""
+    project: str = "pixcloud"
+    entity: str = ""
+    name: str = ""
+    drain: float = 10.0
+    timeout: float = 60.0
+
+
+@dataclass(kw_only=True)
 class PretrainConfig:
     """Everything that a pre-training run depends on.
 
@@ -219,6 +242,8 @@ class PretrainConfig:
         objective: the loss and its heads.
         optim: optimiser and learning rate.
         trainer: the training loop.
+        log: loggers beside metrics.jsonl, comma-separated: tensorboard, wandb.
+        wandb: where that one sends to.
     """
 
     run: str = "runs/pretrain"
@@ -232,6 +257,8 @@ class PretrainConfig:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    log: str = ""
+    wandb: WandbConfig = field(default_factory=WandbConfig)
 
 
 # What may differ between a run and its resumption, because no result depends on it.
@@ -248,6 +275,8 @@ VOLATILE = (
     "trainer.on_nonfinite",
     "trainer.heartbeat",
     "trainer.rank_log",
+    "log",
+    *(f"wandb.{item.name}" for item in dataclasses.fields(WandbConfig)),
 )
 
 

@@ -134,6 +134,10 @@ class World:
         dist.all_reduce(together, dist.ReduceOp.MAX)
         return together.tolist()
 
+    def same(self, value: str) -> bool:
+        """Whether all processes have the same value."""
+        return self.largest([self.decide(lambda: value) != value]) == [0]
+
     def decide(self, make: Callable[[], T]) -> T:
         """What `make` returns on the first process, on all of them; it runs there alone.
 

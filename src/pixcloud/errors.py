@@ -57,6 +57,10 @@ class TrainingError(PixCloudError):
     """Training cannot go on, for example because the loss is no longer finite."""
 
 
+class LoggerError(PixCloudError):
+    """A logger does not have all of a run; the run folder does."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A clause naming the known name closest to `name`, or all known names if none is close.
 

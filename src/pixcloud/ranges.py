@@ -7,7 +7,7 @@ import math
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from pixcloud.errors import ConfigError
+from pixcloud.errors import ConfigError, nearest
 
 # key: (lowest, highest, whether the lowest itself is allowed)
 RANGES: dict[str, tuple[float, float, bool]] = {
@@ -50,8 +50,11 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "trainer.keep_checkpoints": (1, 1e9, True),
     "trainer.probe_every": (0, 1e9, True),
     "trainer.validation_share": (0, 1, False),
+    "wandb.drain": (0, 3600, True),
+    "wandb.timeout": (0, 3600, False),
 }
 
+LOGGERS = ("tensorboard", "wandb")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -113,3 +116,23 @@ def check_ranges(flat: dict[str, Any]) -> None:
         raise ConfigError(
             f"trainer.device = {flat['trainer.device']!r}: it must be one of {', '.join(DEVICES)}"
         )
+    logger_names(flat["log"])
+    url = flat["wandb.url"]
+    if url and not url.startswith(("http://", "https://")):
+        raise ConfigError(f"wandb.url = {url!r}: it must begin with http:// or https://")
+
+
+def logger_names(log: str) -> list[str]:
+    """The loggers in a comma-separated list, each once.
+
+    Raises:
+        ConfigError: for an unknown one; the nearest known one is named.
+
+    >>> logger_names("wandb, tensorboard")
+    ['wandb', 'tensorboard']
+    """
+    names = list(dict.fromkeys(name.strip() for name in log.split(",") if name.strip()))
+    for name in names:
+        if name not in LOGGERS:
+            raise ConfigError(f"log = {log!r}: unknown logger '{name}': {nearest(name, LOGGERS)}")
+    return names

@@ -37,6 +37,8 @@ from pixcloud.distributed import ALONE, World
 from pixcloud.errors import CheckpointError, DataError, PixCloudError, TrainingError
 from pixcloud.export import save_encoder
 from pixcloud.launch import find_place, in_processes, processes, restarted
+from pixcloud.loggers.followers import Followers
+from pixcloud.loggers.target import require_packages
 from pixcloud.loss_sums import LossSums, mean_losses
 from pixcloud.machine_settings import resolve
 from pixcloud.ops.batch_norm import synchronize
@@ -81,6 +83,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         >>> result = pretrain(config)  # doctest: +SKIP
     """
     validate(config)
+    require_packages(config.log)
     trainer = config.trainer
     if trainer.devices * trainer.nodes > 1 and find_place() is None:
         shared = trainer.devices, trainer.nodes, trainer.rendezvous
@@ -116,7 +119,12 @@ def _pretrain(config: PretrainConfig, notes: list[str], world: World) -> Pretrai
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     steps = order.batches_per_epoch // config.trainer.accumulate
     trainer = Trainer(config, run, steps, selection, world)
-    trainer.restore(_same_everywhere(pairs_sha256(pairs), config, world))
+    if not world.same(names := pairs_sha256(pairs)):
+        raise DataError(
+            f"{config.data.source}: the machines of this run hold different pairs there; give all "
+            "of them the same files"
+        )
+    trainer.restore(names)
     order.start_batch = trainer.progress.step * config.trainer.accumulate
     # Closing it ends the reading processes, whatever happens here.
     with contextlib.closing(pair_batches(dataset, order, config.data.workers)) as batches:
@@ -126,25 +134,11 @@ def _pretrain(config: PretrainConfig, notes: list[str], world: World) -> Pretrai
         for gap in gaps(index):
             run.say(gap)
         trainer.announce(len(pairs), notes)
-        with StopRequest() as stop:
+        with Followers(config, run, trainer.progress.step), StopRequest() as stop:
             trainer.fit(itertools.chain(first, batches), stop)
     return PretrainResult(
         run=run.path, steps=trainer.progress.step, losses=trainer.progress.last_epoch
     )
-
-
-def _same_everywhere(pairs: str, config: PretrainConfig, world: World) -> str:
-    """The hash of the pairs' names, if all processes found the same ones.
-
-    Raises:
-        DataError: if a machine has others.
-    """
-    if world.largest([world.decide(lambda: pairs) != pairs]) == [1]:
-        raise DataError(
-            f"{config.data.source}: the machines of this run hold different pairs there; give all "
-            "of them the same files"
-        )
-    return pairs
 
 
 class Trainer:
