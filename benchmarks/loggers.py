@@ -126,7 +126,7 @@ def _steps(place: Path) -> int:
 
 def _turn(way: str, place: Path, urls: dict[str, str], seconds: float) -> tuple[float, float]:
     """Steps per second in one turn, and the share of a core that the logger took."""
-    from pixcloud.config import load_config
+    from pixcloud.config_files import load_config
     from pixcloud.loggers.follow import end_process
     from pixcloud.loggers.followers import start_follower
     from pixcloud.loggers.target import target_of

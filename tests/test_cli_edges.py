@@ -12,7 +12,8 @@ import torch
 import yaml
 
 from pixcloud import cli
-from pixcloud.config import pretrain_config, save_config
+from pixcloud.config import pretrain_config
+from pixcloud.config_files import save_config
 
 FLAGS = [
     *("--data.num_points", "16", "--data.picture_size", "16", "--data.workers", "0"),

@@ -10,15 +10,13 @@ import pytest
 
 from pixcloud.config import (
     PretrainConfig,
-    differences,
     flatten,
     from_dict,
-    load_config,
     pretrain_config,
     recipe_names,
-    save_config,
     validate,
 )
+from pixcloud.config_files import differences, load_config, save_config
 from pixcloud.errors import ConfigError
 from pixcloud.schedule import learning_rate
 

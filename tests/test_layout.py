@@ -18,7 +18,7 @@ MAP = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 # and the doctor reach everything: they are the outside.
 ORDER = [
     ("_version", "errors", "types", "atomic", "signals", "machine"),
-    ("ranges", "config"),
+    ("ranges", "config", "config_files"),
     ("distributed", "heartbeat", "launch"),
     ("data",),
     ("ops",),

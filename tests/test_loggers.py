@@ -18,7 +18,8 @@ import pytest
 import killable
 from fake_wandb import FakeWandb, Silent, refusing
 from pixcloud import cli
-from pixcloud.config import PretrainConfig, load_config, pretrain_config
+from pixcloud.config import PretrainConfig, pretrain_config
+from pixcloud.config_files import load_config
 from pixcloud.errors import ConfigError, LoggerError
 from pixcloud.evaluate.results import ResultRow, append_rows
 from pixcloud.loggers import follow, followers, lines, target

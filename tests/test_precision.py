@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from pixcloud import machine_settings, precision
-from pixcloud.config import load_config, pretrain_config
+from pixcloud.config import pretrain_config
+from pixcloud.config_files import load_config
 from pixcloud.precision import choose_precision
 from pixcloud.run_folder import RunFolder
 

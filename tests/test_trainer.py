@@ -18,7 +18,8 @@ import torch
 
 from conftest import write_pair_tree, write_picture, write_ply
 from pixcloud import cli
-from pixcloud.config import load_config, pretrain_config
+from pixcloud.config import pretrain_config
+from pixcloud.config_files import load_config
 from pixcloud.errors import CheckpointError, ConfigError, FileFormatError, TrainingError
 from pixcloud.export import load_encoder
 from pixcloud.optimizer import build_optimizer

@@ -216,6 +216,8 @@ def _run(name: str, command: Command, argv: list[str]) -> int:
         result = _load(command.function)(config)
     else:
         result = options(**fields)
+    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) != "0":
+        return 0  # the first process has shown it
     if hasattr(result, "__rich__") or hasattr(result, "__rich_console__"):
         from rich.console import Console
 

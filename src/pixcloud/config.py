@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from importlib import resources
-from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 import yaml
@@ -261,25 +260,6 @@ class PretrainConfig:
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
 
-# What may differ between a run and its resumption, because no result depends on it.
-VOLATILE = (
-    "run",
-    "resume",
-    "data.workers",
-    "trainer.keep_checkpoints",
-    "trainer.checkpoint_every",
-    "trainer.progress",
-    "trainer.devices",
-    "trainer.nodes",
-    "trainer.rendezvous",
-    "trainer.on_nonfinite",
-    "trainer.heartbeat",
-    "trainer.rank_log",
-    "log",
-    *(f"wandb.{item.name}" for item in dataclasses.fields(WandbConfig)),
-)
-
-
 def validate(config: PretrainConfig) -> None:
     """Check the type and the range of every setting.
 
@@ -376,42 +356,3 @@ def flatten(config: Any) -> dict[str, Any]:
         else:
             flat[item.name] = value
     return flat
-
-
-def save_config(config: Any, path: Path) -> None:
-    """Write a config as YAML, whole or not at all."""
-    from pixcloud.atomic import write_text
-
-    write_text(path, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
-
-
-def load_config(path: Path) -> PretrainConfig:
-    """Read a config that `save_config` wrote.
-
-    Raises:
-        ConfigError: if it is no YAML, or holds an unknown key.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as settings ({error})") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected settings, one 'key: value' per line")
-    try:
-        config: PretrainConfig = from_dict(PretrainConfig, values)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-    validate(config)
-    return config
-
-
-def differences(saved: Any, now: Any) -> list[str]:
-    """Settings that differ and that results depend on, as "key: saved value, now value"."""
-    old, new = flatten(saved), flatten(now)
-    if any(old[key] != new[key] for key in ("trainer.devices", "trainer.nodes")):
-        new["trainer.threads"] = old["trainer.threads"]  # they share other cores now
-    return [
-        f"{key}: {old[key]!r} in the run, {new[key]!r} now"
-        for key in old
-        if key not in VOLATILE and old[key] != new[key]
-    ]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from pixcloud.config import PretrainConfig, load_config
+from pixcloud.config import PretrainConfig
+from pixcloud.config_files import load_config
 from pixcloud.errors import ConfigError
 from pixcloud.launch import find_place
 from pixcloud.machine import available_cores

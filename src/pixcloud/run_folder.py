@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from pixcloud.atomic import write_text
-from pixcloud.config import PretrainConfig, differences, load_config, save_config
+from pixcloud.config import PretrainConfig
+from pixcloud.config_files import differences, load_config, save_config
 from pixcloud.distributed import ALONE, World
 from pixcloud.errors import CheckpointError, ConfigError, some
 

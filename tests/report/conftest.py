@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pixcloud.config import pretrain_config, save_config
+from pixcloud.config import pretrain_config
+from pixcloud.config_files import save_config
 from pixcloud.data import sources
 from pixcloud.encoders import build_encoder
 from pixcloud.evaluate.results import ResultRow, append_rows

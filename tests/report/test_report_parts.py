@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from pixcloud.cli import main
-from pixcloud.config import PretrainConfig, load_config, pretrain_config
+from pixcloud.config import PretrainConfig, pretrain_config
+from pixcloud.config_files import load_config
 from pixcloud.report import charts, embedding, feature_map, markup
 from pixcloud.report.clouds import CloudStore, pack
 from pixcloud.report.provenance import command

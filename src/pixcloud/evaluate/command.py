@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pixcloud.errors import ConfigError
 from pixcloud.evaluate.settings import ProbeConfig
 
 if TYPE_CHECKING:
     from pixcloud.distributed import World
+    from pixcloud.encoders import PointEncoder
     from pixcloud.evaluate.probe import ProbeResult
 
 
@@ -50,9 +51,8 @@ def _probe(config: ProbeConfig, out: Path, world: World) -> ProbeResult:
 
     from pixcloud.data.sources import open_labelled
     from pixcloud.evaluate.probe import run_probe
-    from pixcloud.export import load_encoder
 
-    encoder = world.agree(lambda: load_encoder(config.encoder))
+    encoder = _shared_encoder(config.encoder, world)
     if torch.cuda.is_available():
         encoder.cuda()
     source = config.data.source
@@ -69,6 +69,26 @@ def _probe(config: ProbeConfig, out: Path, world: World) -> ProbeResult:
         say=lambda message: print(message, file=sys.stderr),
         world=world,
     )
+
+
+def _shared_encoder(name: str, world: World) -> PointEncoder:
+    """What the first process loads, on all: a run lies on the disk of one machine, perhaps."""
+    from pixcloud.encoders import build_encoder
+    from pixcloud.export import load_encoder
+
+    loaded: list[PointEncoder] = []
+
+    def load() -> dict[str, Any]:
+        loaded.append(load_encoder(name))
+        return loaded[0].spec
+
+    spec = world.decide(load)
+    if world.size == 1:
+        return loaded[0]
+    encoder = loaded[0] if loaded else build_encoder(spec["name"], **spec["settings"]).eval()
+    weights = world.broadcast_tensors(encoder.state_dict() if world.first else None)
+    encoder.load_state_dict(weights)
+    return encoder
 
 
 def _lasting(source: str) -> str:

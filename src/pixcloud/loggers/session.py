@@ -17,7 +17,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from pixcloud.config import load_config
+from pixcloud.config_files import load_config
 from pixcloud.errors import PixCloudError
 from pixcloud.evaluate.results import RESULTS, ResultRow, read_rows
 from pixcloud.loggers.backend import Backend, open_backend

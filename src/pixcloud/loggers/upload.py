@@ -6,7 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from pixcloud.config import WandbConfig, from_dict, load_config, validate
+from pixcloud.config import WandbConfig, from_dict, validate
+from pixcloud.config_files import load_config
 from pixcloud.errors import CheckpointError, ConfigError, LoggerError, nearest
 from pixcloud.loggers.follow import Follower, only_one
 from pixcloud.loggers.kept import account, forget, missing, read_kept

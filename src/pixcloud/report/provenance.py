@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from pixcloud._version import __version__
-from pixcloud.config import VOLATILE, PretrainConfig, flatten, pretrain_config
+from pixcloud.config import PretrainConfig, flatten, pretrain_config
+from pixcloud.config_files import VOLATILE
 from pixcloud.errors import ConfigError
 from pixcloud.report.markup import Html, section, table, tag
 from pixcloud.report.record import RunRecord

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pixcloud.config import PretrainConfig, load_config
+from pixcloud.config import PretrainConfig
+from pixcloud.config_files import load_config
 from pixcloud.errors import CheckpointError, PixCloudError
 from pixcloud.evaluate.results import RESULTS, SYNTHETIC, ResultRow, read_rows
 from pixcloud.run_folder import read_metrics
