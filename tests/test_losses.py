@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pixcloud import losses
 from pixcloud.encoders import build_encoder
 from pixcloud.encoders.image import ImageEncoder
 from pixcloud.losses import nt_xent
@@ -35,6 +36,20 @@ def test_nt_xent(kind: str, temperature: float) -> None:
         assert torch.allclose(ours, plain, rtol=1e-9, atol=1e-12)
 
 
+def test_nt_xent_in_blocks_and_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(3)
+    z = torch.randn(2, 7, 4, dtype=torch.float64, requires_grad=True)
+    whole = nt_xent(z[0], z[1])
+    (expected,) = torch.autograd.grad(whole, z)
+    for entries in (1, 30, 1 << 20):
+        monkeypatch.setattr(losses, "BLOCK_ENTRIES", entries)
+        parts = [nt_xent(z[0], z[1], rows=slice(low, low + 3)) for low in (0, 3, 6)]
+        (grad,) = torch.autograd.grad(sum(parts), z)
+        assert torch.allclose(sum(parts), whole, rtol=1e-12)
+        assert torch.allclose(grad, expected, rtol=1e-9, atol=1e-12)
+        assert nt_xent(z[0], z[1], rows=slice(2, 2)).item() == 0
+
+
 def test_nt_xent_is_symmetric_and_permutes() -> None:
     torch.manual_seed(1)
     a, b = torch.randn(2, 7, 4, dtype=torch.float64)
@@ -63,9 +78,9 @@ def test_objective_sums_both_losses() -> None:
         cross_weight=2.0,
     )
     z1, z2, h = torch.randn(3, 5, 6, dtype=torch.float64)
-    losses = objective.losses(torch.stack([z1, z2, h], dim=1))
-    assert losses["intra"] == pytest.approx(plain_nt_xent(z1, z2, 0.2).item())
-    assert losses["cross"] == pytest.approx(plain_nt_xent((z1 + z2) / 2, h, 0.2).item())
-    assert losses["loss"] == pytest.approx((0.5 * losses["intra"] + 2 * losses["cross"]).item())
+    found = objective.losses(torch.stack([z1, z2, h], dim=1))
+    assert found["intra"] == pytest.approx(plain_nt_xent(z1, z2, 0.2).item())
+    assert found["cross"] == pytest.approx(plain_nt_xent((z1 + z2) / 2, h, 0.2).item())
+    assert found["loss"] == pytest.approx((0.5 * found["intra"] + 2 * found["cross"]).item())
     half = objective.losses(torch.stack([z1, z2, h], dim=1).bfloat16())
     assert half["loss"].dtype == torch.float32

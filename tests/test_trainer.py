@@ -22,6 +22,7 @@ from pixcloud.config import pretrain_config
 from pixcloud.config_files import load_config
 from pixcloud.errors import CheckpointError, ConfigError, FileFormatError, TrainingError
 from pixcloud.export import load_encoder
+from pixcloud.objective import CrossModalObjective
 from pixcloud.optimizer import build_optimizer
 from pixcloud.step import Step
 from pixcloud.trainer import pretrain
@@ -188,6 +189,46 @@ def test_gradient_that_is_not_finite(pair_tree: Path, tmp_path: Path) -> None:
     settings = {"objective": {"temperature": 1e-30}, "optim": {"clip_norm": 1.0}}
     config = small(pair_tree, tmp_path / "run", **settings)
     with pytest.raises(TrainingError, match=r"gradient is not finite at step \d+"):
+        pretrain(config)
+
+
+def test_steps_without_a_finite_gradient_are_skipped(
+    pair_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second step's loss is made NaN: its pairs are named, and nothing of it stays."""
+    calls: list[int] = []
+    states: list[dict[str, torch.Tensor]] = []
+    original = CrossModalObjective.losses
+
+    def losses(self: CrossModalObjective, z: torch.Tensor) -> dict[str, torch.Tensor]:
+        calls.append(1)
+        found = original(self, z)
+        return {k: v * float("nan") for k, v in found.items()} if len(calls) == 2 else found
+
+    step = Step.__call__
+
+    def recorded(self: Step, batches: list[PairBatch], lr: float) -> tuple[torch.Tensor, bool]:
+        result = step(self, batches, lr)
+        states.append({k: v.clone() for k, v in self.objective.state_dict().items()})
+        return result
+
+    monkeypatch.setattr(CrossModalObjective, "losses", losses)
+    monkeypatch.setattr(Step, "__call__", recorded)
+    trainer = {"on_nonfinite": "skip", "log_every": 1, "epochs": 1}
+    pretrain(small(pair_tree, tmp_path / "run", trainer=trainer))
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert not all(torch.equal(states[1][key], states[2][key]) for key in states[0])
+    written = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    (skipped,) = (line for line in map(json.loads, written) if line["kind"] == "skipped")
+    assert skipped["step"] == 2
+    assert len(skipped["pairs"]) == 4
+
+
+def test_a_run_that_only_skips_ends(pair_tree: Path, tmp_path: Path) -> None:
+    settings = {"objective": {"temperature": 1e-40}, "trainer": {"on_nonfinite": "skip"}}
+    settings["trainer"]["epochs"] = 20
+    config = small(pair_tree, tmp_path / "run", **settings)
+    with pytest.raises(TrainingError, match=r"not finite at step 20 .* as in 19 steps before"):
         pretrain(config)
 
 

@@ -26,6 +26,9 @@ T = TypeVar("T")
 # Newer names of the same; the older ones warn there.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+# Of so many processes it is cheaper to gather the moments of all, in one exchange, than to add them
+# up in two: there are dozens of layers, and each waits for its own (docs/distributed.md).
+FEW = 512
 
 
 @dataclass(frozen=True)
@@ -118,12 +121,20 @@ class World:
         """
         if self.size == 1:
             return mean, var, count
-        own = torch.cat([mean.double(), var.double(), mean.new_full((1,), count).double()])
-        means, variances, counts = self.gather(own[None]).split([len(mean), len(mean), 1], dim=1)
-        total = counts.sum()
-        everyone = (means * counts).sum(0) / total
-        # Within the processes, and between them: no large squares are subtracted.
-        spread = (counts * (variances + (means - everyone).square())).sum(0) / total
+        mean, var = mean.double(), var.double()
+        # The variance of all is what is within the processes and what is between them: no large
+        # squares are subtracted from each other.
+        if self.size <= FEW:
+            own = torch.cat([mean, var, mean.new_full((1,), count)])
+            means, within, counts = self.gather(own[None]).split([len(mean), len(mean), 1], dim=1)
+            total = counts.sum()
+            everyone = (means * counts).sum(0) / total
+            spread = (counts * (within + (means - everyone).square())).sum(0) / total
+        else:
+            sums = self.sum(torch.cat([mean * count, mean.new_full((1,), count)]))
+            total = sums[-1]
+            everyone = sums[:-1] / total
+            spread = self.sum(count * (var + (mean - everyone).square())) / total
         return everyone, spread, float(total)
 
     def largest(self, values: Sequence[int]) -> list[int]:

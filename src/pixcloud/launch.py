@@ -228,7 +228,9 @@ def _read(store: Any, key: str) -> str:
     return store.get(key).decode() if store.check([key]) else ""
 
 
-def in_processes(function: str, config: Any, devices: int, nodes: int, rendezvous: str) -> Any:
+def in_processes(
+    function: str, config: Any, devices: int, nodes: int = 1, rendezvous: str = ""
+) -> Any:
     """Run `function(config)` in processes started here, and return the first one's result.
 
     Args:

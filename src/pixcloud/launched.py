@@ -36,7 +36,7 @@ def main() -> int:
 
     def work() -> int:
         result = call(function, Path(given))
-        if os.environ.get("RANK") == "0":
+        if result is not None and os.environ.get("RANK") == "0":
             values = {k: str(v) for k, v in vars(result).items() if isinstance(v, Path)}
             plain = {**dataclasses.asdict(result), **values}
             Path(answer).write_text(json.dumps(plain), encoding="utf-8")

@@ -101,7 +101,9 @@ class RunFolder:
             CheckpointError: if it cannot be written.
         """
         if self.world.first:
-            _append(self.metrics, json.dumps(values))
+            # JSON has no NaN; what has no value is null.
+            plain = {key: None if value != value else value for key, value in values.items()}
+            _append(self.metrics, json.dumps(plain))
 
     def say(self, message: str) -> None:
         """One line for the person at the terminal, and into `train.log` once the run began.

@@ -322,6 +322,8 @@ class Trainer:
     def log_interval(self, lr: float, clock: Clock, bar: TrainingProgress) -> None:
         """Write the means since the last line of this kind."""
         self.sums.reduce(self.progress)
+        if not self.progress.interval[-1]:
+            return  # all its steps were skipped, and each has a line of its own
         means = mean_losses(self.progress.interval)
         self.progress.interval = [0.0] * 4
         trainer = self.config.trainer

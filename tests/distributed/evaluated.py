@@ -10,6 +10,8 @@ import sys
 import numpy as np
 import torch
 
+from pixcloud import distributed
+from pixcloud.distributed import World
 from pixcloud.encoders import build_encoder
 from pixcloud.evaluate.features import embed_clouds
 from pixcloud.launch import processes
@@ -27,6 +29,21 @@ class Counted(torch.nn.Module):
         return self.encoder(points)
 
 
+def check_moments(world: World) -> None:
+    """By both ways, those of all values, of which processes have unequally many, and far off."""
+    values = torch.randn(100, 3, dtype=torch.float64) + 1e6
+    own = values[world.share(100)][world.rank :]
+    taken = torch.cat([values[World(r, world.size).share(100)][r:] for r in range(world.size)])
+    for few in (0, distributed.FEW):
+        distributed.FEW = few
+        parts = torch.var_mean(own, 0, correction=0)
+        found = world.moments(parts[1], parts[0], len(own))
+        var, mean = torch.var_mean(taken, 0, correction=0)
+        assert torch.allclose(found[0], mean, rtol=1e-14)
+        assert torch.allclose(found[1], var, rtol=1e-9)
+        assert found[2] == len(taken)
+
+
 def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -34,6 +51,7 @@ def main() -> None:
     clouds = np.random.default_rng(0).normal(size=(2468, 16, 3)).astype(np.float32)
     found = {}
     with processes("cpu") as world:
+        check_moments(world)
         for size in sorted({1, max(1, world.size - 1), world.size, world.size + 1, 2468}):
             for batch in (1, 128):
                 if size * batch == 2468:

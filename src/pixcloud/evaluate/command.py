@@ -5,7 +5,10 @@ Its options are in `pixcloud.evaluate.settings`; the work is done by `pixcloud.e
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,28 +36,71 @@ def probe(config: ProbeConfig) -> ProbeResult:
     Example:
         >>> probe(ProbeConfig(encoder="runs/demo"))  # doctest: +SKIP
     """
+    from pixcloud.launch import find_place, in_processes
+
+    out = _results_file(config)
+    if config.devices < 1:
+        raise ConfigError(f"devices = {config.devices}: at least 1 is expected")
+    if config.devices > 1 and find_place() is None:
+        if not config.probe.cache:
+            raise ConfigError(
+                "devices: what its processes embed comes back through the cache; "
+                "leave probe.cache true, or start with torchrun"
+            )
+        # What is left, the SVM, is one process's work, and finds the features kept.
+        in_processes("pixcloud.evaluate.command:embed", config, config.devices)
+    with _together() as world:
+        return _probe(config, out, world)
+
+
+def embed(config: ProbeConfig) -> None:
+    """Embed what a probe needs, and keep it.
+
+    Raises:
+        PixCloudError: as `probe`.
+    """
+    from pixcloud.data.sources import open_labelled
+    from pixcloud.evaluate.features import cached_features
+    from pixcloud.evaluate.probe import untrained
+
+    settings = config.probe
+    with _together() as world:
+        encoder = _shared_encoder(config.encoder, world)
+        encoders = [encoder, *([untrained(encoder, settings.seed)] if settings.baselines else [])]
+        for split in ("train", "test"):
+            source = config.data.source
+            clouds = world.agree(functools.partial(open_labelled, source, split))
+            for each in encoders:
+                cached_features(
+                    each,
+                    clouds.points,
+                    num_points=settings.num_points,
+                    batch_size=settings.batch_size,
+                    normalize=settings.normalize,
+                    world=world,
+                )
+
+
+@contextlib.contextmanager
+def _together() -> Iterator[World]:
+    """The processes of this command, which share the cores of a machine."""
     import torch
 
     from pixcloud.launch import processes, processes_here
     from pixcloud.machine import available_cores
 
-    out = _results_file(config)
     if processes_here(1) > 1:
         torch.set_num_threads(max(1, available_cores() // processes_here(1)))
     with processes("cuda" if torch.cuda.is_available() else "cpu") as world:
-        return _probe(config, out, world)
+        yield world
 
 
 def _probe(config: ProbeConfig, out: Path, world: World) -> ProbeResult:
     """The part of one process."""
-    import torch
-
     from pixcloud.data.sources import open_labelled
     from pixcloud.evaluate.probe import run_probe
 
     encoder = _shared_encoder(config.encoder, world)
-    if torch.cuda.is_available():
-        encoder.cuda()
     source = config.data.source
     train = world.agree(lambda: open_labelled(source, "train"))
     test = world.agree(lambda: open_labelled(source, "test"))
@@ -73,6 +119,8 @@ def _probe(config: ProbeConfig, out: Path, world: World) -> ProbeResult:
 
 def _shared_encoder(name: str, world: World) -> PointEncoder:
     """What the first process loads, on all: a run lies on the disk of one machine, perhaps."""
+    import torch
+
     from pixcloud.encoders import build_encoder
     from pixcloud.export import load_encoder
 
@@ -83,12 +131,11 @@ def _shared_encoder(name: str, world: World) -> PointEncoder:
         return loaded[0].spec
 
     spec = world.decide(load)
-    if world.size == 1:
-        return loaded[0]
     encoder = loaded[0] if loaded else build_encoder(spec["name"], **spec["settings"]).eval()
-    weights = world.broadcast_tensors(encoder.state_dict() if world.first else None)
-    encoder.load_state_dict(weights)
-    return encoder
+    if world.size > 1:
+        weights = world.broadcast_tensors(encoder.state_dict() if world.first else None)
+        encoder.load_state_dict(weights)
+    return encoder.cuda() if torch.cuda.is_available() else encoder
 
 
 def _lasting(source: str) -> str:

@@ -82,12 +82,15 @@ class ProbeConfig:
         probe: how the features are scored.
         out: file to append the results to; the run's results.jsonl where the encoder is a run,
             else results.jsonl beside the encoder, or here for one from the Hub.
+        devices: processes to start on this machine for embedding, which needs `probe.cache`; on
+            GPUs, one for each. Under torchrun or srun theirs counts.
     """
 
     encoder: str
     data: LabelledConfig = field(default_factory=LabelledConfig)
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     out: str = ""
+    devices: int = 1
 
 
 def _positive(value: float) -> bool:
