@@ -7,7 +7,7 @@ import platform
 from pathlib import Path
 
 LIBRARIES = (
-    "torch", "lightning", "transformers", "kornia", "trimesh", "embreex", "scikit-learn",
+    "torch", "transformers", "kornia", "trimesh", "embreex", "scikit-learn",
     "h5py", "jsonargparse", "safetensors", "plotly",
 )  # fmt: skip
 

@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -82,10 +83,9 @@ def find_place(environment: Mapping[str, str] = os.environ) -> Place | None:
 
 def _slurm_address(environment: Mapping[str, str]) -> tuple[str, str]:
     """Host of the first task, and a port that all tasks of the job know without asking."""
-    from lightning.fabric.plugins.environments import SLURMEnvironment
-
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
-    first = SLURMEnvironment.resolve_root_node_address(nodes or "127.0.0.1")
+    # "gpu[07-08,11],login" begins with gpu07.
+    first = re.sub(r"^([^,\[]*)(?:\[(\w+)[^\]]*\])?([^,]*).*", r"\1\2\3", nodes or "127.0.0.1")
     port = 15000 + int(environment.get("SLURM_JOB_ID", "0")) % 10000
     return environment.get("MASTER_ADDR", first), environment.get("MASTER_PORT", str(port))
 

@@ -10,16 +10,15 @@ batch, the result is that of the whole batch at once.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
-from lightning.fabric import Fabric
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from pixcloud.checkpoint import generator_states, restore_generators
 from pixcloud.config import PretrainConfig
 from pixcloud.data.loading import to_device
 from pixcloud.data.views import augment_clouds, augment_pictures
+from pixcloud.data_parallel import DataParallel
 from pixcloud.distributed import World
 from pixcloud.objective import CrossModalObjective
 from pixcloud.types import PairBatch
@@ -33,9 +32,8 @@ class Step:
 
     Args:
         config: resolved.
-        fabric: that set the model and the optimiser up.
         objective: the module itself.
-        model: the objective as it is wrapped for training.
+        parallel: the objective as it is wrapped for training.
         optimizer: of all its weights.
         world: the processes that share each batch.
     """
@@ -43,14 +41,13 @@ class Step:
     def __init__(
         self,
         config: PretrainConfig,
-        fabric: Fabric,
         objective: CrossModalObjective,
-        model: Any,
+        parallel: DataParallel,
         optimizer: torch.optim.Optimizer,
         world: World,
     ) -> None:
-        self.config, self.fabric, self.world = config, fabric, world
-        self.objective, self.model, self.optimizer = objective, model, optimizer
+        self.config, self.parallel, self.world = config, parallel, world
+        self.objective, self.optimizer = objective, optimizer
         self.micro_batch = (config.trainer.micro_batch or config.trainer.batch_size) // world.size
 
     def __call__(self, batches: list[PairBatch], lr: float) -> tuple[torch.Tensor, bool]:
@@ -67,7 +64,7 @@ class Step:
         rows = []
         for number, batch in enumerate(batches):
             last = number + 1 == len(batches)
-            losses = self._backward(to_device(batch, self.fabric.device), last)
+            losses = self._backward(to_device(batch, self.parallel.device), last)
             rows.append(torch.stack([losses[name].detach().double() for name in LOSSES]))
         parts = torch.stack(rows).cpu()
         gradients = [p.grad for p in self.objective.parameters() if p.grad is not None]
@@ -93,9 +90,9 @@ class Step:
         # Gradients are averaged over the processes, and the loss is the sum of their parts.
         share = self.world.size / self.config.trainer.accumulate
         if len(batch.points) <= self.micro_batch:
-            with self.fabric.no_backward_sync(self.model, enabled=not last):
-                losses: dict[str, torch.Tensor] = self.model(*self._views(batch))
-                self.fabric.backward(losses["loss"] * share)
+            with self.parallel.gathering(last):
+                losses: dict[str, torch.Tensor] = self.parallel(*self._views(batch))
+                (losses["loss"] * share).backward()
             return losses
         parts = list(_parts(batch, self.micro_batch))
         z, states = self._projections(parts)
@@ -106,10 +103,9 @@ class Step:
         for number, (part, state) in enumerate(zip(parts, states, strict=True)):
             restore_generators(state)
             upstream = z.grad[number * self.micro_batch :][: self.micro_batch]
-            sync = last and number + 1 == len(parts)
-            with self.fabric.no_backward_sync(self.model, enabled=not sync):
-                surrogate = self.model(*self._views(part), upstream)
-                self.fabric.backward(surrogate["loss"] * share)
+            with self.parallel.gathering(last and number + 1 == len(parts)):
+                surrogate = self.parallel(*self._views(part), upstream)
+                (surrogate["loss"] * share).backward()
         return losses
 
     @torch.no_grad()
@@ -123,7 +119,7 @@ class Step:
         before, rows, states = self._statistics(), [], []
         for part in parts:
             states.append(generator_states(self.config.trainer.device))
-            with self.fabric.autocast():
+            with self.parallel.precision():
                 z = self.objective.project(*self._views(part))
             rows.append(z.float() if z.dtype in (torch.bfloat16, torch.float16) else z)
         for buffer, value in before:

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import torch
 
-from pixcloud.building import build_objective, fabric_for
+from pixcloud.building import build_objective
 from pixcloud.checkpoint import (
     Checkpoint,
     Progress,
@@ -33,6 +33,7 @@ from pixcloud.config import PretrainConfig, validate
 from pixcloud.data.loading import PairDataset, PairOrder, pair_batches
 from pixcloud.data.shapenet import complete_pairs, gaps, pairs_sha256
 from pixcloud.data.sources import open_pair_index
+from pixcloud.data_parallel import DataParallel
 from pixcloud.distributed import ALONE, World
 from pixcloud.errors import CheckpointError, DataError, PixCloudError, TrainingError
 from pixcloud.export import save_encoder
@@ -166,15 +167,15 @@ class Trainer:
         self.progress = Progress()
         self.sums = LossSums(world)
         self.skipped = 0
-        self.fabric = fabric_for(config, world)
         self.objective = world.agree(lambda: build_objective(config))
         selection.check(self.objective.point_encoder)
         if world.size > 1:
             self.objective.world = world
             synchronize(self.objective, world)
-        optimizer = build_optimizer(config.optim, self.objective)
-        self.model, self.optimizer = self.fabric.setup(self.objective, optimizer)
-        self.step = Step(config, self.fabric, self.objective, self.model, self.optimizer, world)
+        precision = config.trainer.precision
+        parallel = DataParallel(self.objective, config.trainer.device, precision, world)
+        self.optimizer = build_optimizer(config.optim, self.objective)
+        self.step = Step(config, self.objective, parallel, self.optimizer, world)
 
     def restore(self, pairs: str) -> None:
         """Go back to the last good checkpoint of the run, if there is one.
@@ -233,7 +234,7 @@ class Trainer:
     def fit(self, batches: Iterator[PairBatch], stop: StopRequest) -> None:
         """Train to the end, or until a signal asks to stop."""
         trainer, progress = self.config.trainer, self.progress
-        self.model.train()
+        self.objective.train()
         clock = Clock(progress.step)
         shown = trainer.progress and self.world.first
         with TrainingProgress(self.total_steps, progress.step, shown) as bar:
@@ -356,7 +357,7 @@ class Trainer:
             if accuracy > progress.best.get("accuracy", -1.0):
                 progress.best = {"accuracy": accuracy, "epoch": epoch}
                 self.export({"epoch": epoch, "probe_validation": accuracy})
-        self.model.train()
+        self.objective.train()
         seconds = progress.seconds + clock.elapsed()
         self.write(**line, seconds=round(seconds, 2))
         self.run.say(

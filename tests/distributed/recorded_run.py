@@ -21,8 +21,10 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo  # as torch.optim and the picture tower do: before processes part
+from transformers import ResNetModel  # noqa: F401
 
-from pixcloud import building, step, trainer
+from pixcloud import step, trainer
 from pixcloud.config import pretrain_config
 from pixcloud.encoders import edgeconv
 from pixcloud.objective import CrossModalObjective
@@ -38,6 +40,10 @@ class Recorded(step.Step):
         states = {n: v.clone() for n, v in self.objective.state_dict().items()}
         self.seen.append({"losses": self.world.sum(parts), "grads": grads, "states": states})
         return parts, finite
+
+    def _views(self, batch: PairBatch) -> step.Views:
+        view1, view2, pictures = (x.to(torch.get_default_dtype()) for x in super()._views(batch))
+        return view1, view2, pictures
 
 
 def by_place(x: torch.Tensor, k: int) -> torch.Tensor:
@@ -58,7 +64,6 @@ def arranged(job: dict[str, Any]) -> Iterator[None]:
     wide = job.get("precision") == 64
     torch.set_default_dtype(torch.float64 if wide else torch.float32)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(building.PRECISIONS, "32", "64-true" if wide else "32-true")
         patch.setattr(trainer, "Step", Recorded)
         if job.get("fixed"):
             patch.setattr(edgeconv, "knn", by_place)

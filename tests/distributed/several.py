@@ -1,12 +1,20 @@
-"""Several processes for a test: started, waited for, and their outputs."""
+"""Several processes for a test: started, waited for, and their outputs.
+
+`python several.py COUNT PORT SCRIPT ARGUMENTS`: as this file is run, it imports SCRIPT, and calls
+its `main` in COUNT processes. They are forked, so that what takes seconds to import, torch and
+transformers above all, is imported once.
+"""
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
 import subprocess
 import sys
+import traceback
 from pathlib import Path
+from typing import Any
 
 
 def free_port() -> int:
@@ -15,35 +23,63 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def run_several(count: int, arguments: list[str], timeout: float = 280) -> list[str]:
-    """Run a Python command in `count` processes that find each other; what each one wrote.
+def start_several(count: int, arguments: list[str]) -> subprocess.Popen[str]:
+    """`main` of a Python script in `count` processes that find each other."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
+    return subprocess.Popen(
+        [sys.executable, __file__, str(count), str(free_port()), *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
-    The variables are those that torchrun sets; it needs seconds of its own to start.
-    """
-    port = free_port()
-    processes = []
+
+def run_several(count: int, arguments: list[str], timeout: float = 280) -> None:
+    """The same, to the end."""
+    finish(start_several(count, arguments), timeout)
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 280) -> None:
+    output = process.communicate(timeout=timeout)[0]
+    assert process.returncode == 0, output
+
+
+def _become(rank: int, count: int, port: str, script: Any) -> None:
+    """Call `script.main` as one of `count` processes, and end. The variables are torchrun's."""
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    os.environ.update({key: str(value) for key, value in numbers.items()})
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    code = 1
+    try:
+        from pixcloud import heartbeat
+
+        heartbeat.STARTER = os.getppid()
+        script.main()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def main() -> None:
+    count, port, file = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+    sys.path.insert(0, str(file.parent))
+    script = importlib.import_module(file.stem)
+    sys.argv = sys.argv[3:]
+    children = []
     for rank in range(count):
-        environment = {
-            **os.environ,
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(count),
-            "LOCAL_WORLD_SIZE": str(count),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
-        }
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, *arguments],
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
-    outputs = [process.communicate(timeout=timeout)[0] for process in processes]
-    for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, output
-    return outputs
+        child = os.fork()
+        if not child:
+            _become(rank, count, port, script)
+        children.append(child)
+    ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    sys.exit(next((1 for end in ends if end), 0))
+
+
+if __name__ == "__main__":
+    main()

@@ -150,6 +150,10 @@ def test_places() -> None:
     slurm |= {"SLURM_NTASKS_PER_NODE": "4", "SLURM_JOB_ID": "123456"}
     slurm |= {"SLURM_STEP_NODELIST": "gpu[07-08]"}
     assert find_place(slurm) == Place(5, 8, 1, 4, "gpu07", 15000 + 3456)
+    for nodes, first in (("a1,b[2-3]", "a1"), ("n[003,5-7]-ib,x", "n003-ib"), ("solo", "solo")):
+        place = find_place({**slurm, "SLURM_STEP_NODELIST": nodes})
+        assert place is not None
+        assert place.address == first
     assert find_place({**slurm, **torchrun}) == Place(3, 4, 1, 2, "host", 29500)
     assert find_place({"SLURM_JOB_ID": "1", "SLURM_PROCID": "0"}) is None, "a script without srun"
     with pytest.raises(ConfigError, match="must be whole numbers"):
