@@ -31,11 +31,11 @@ ORDER = [
     ("evaluate",),
     ("precision", "schedule", "run_folder", "progress", "selection"),
     ("loggers",),
-    ("machine_settings", "building", "step", "loss_sums"),
+    ("machine_settings", "building", "data_parallel", "step", "loss_sums"),
     ("trainer",),
     ("report",),
     ("demo", "doctor"),
-    ("cli", "launched", "__init__"),
+    ("commands", "cli", "launched", "__init__"),
 ]
 RANK = {name: place for place, group in enumerate(ORDER) for name in group}
 MODULES = sorted(SOURCE.rglob("*.py"))

@@ -16,11 +16,11 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pixcloud._version import __version__
+from pixcloud.commands import COMMANDS, WORKING, Command
 from pixcloud.errors import ConfigError, PixCloudError, nearest
 from pixcloud.machine import let_threads_sleep
 
@@ -36,56 +36,6 @@ USER_ERRNOS = (
 
 # Options of the command line itself, not of the function that it calls.
 EXTRAS = ("config", "print_config")
-
-
-@dataclass(frozen=True)
-class Command:
-    """What a command does, where its options are described and which function does the job.
-
-    options: "module:name" of a config dataclass, or empty where the function's own signature has
-    them. layered: whether recipes and config files apply.
-    """
-
-    job: str
-    function: str
-    options: str = ""
-    layered: bool = False
-
-
-COMMANDS: dict[str, Command] = {
-    "demo": Command(
-        "the whole journey on the embedded data: pairs, pre-training, probe, table, page",
-        "pixcloud.demo:demo",
-    ),
-    "pretrain": Command(
-        "pre-train an encoder on pairs of clouds and pictures",
-        "pixcloud.trainer:pretrain",
-        "pixcloud.config:PretrainConfig",
-        layered=True,
-    ),
-    "probe": Command(
-        "linear SVM on frozen features: what an encoder is worth",
-        "pixcloud.evaluate.command:probe",
-        "pixcloud.evaluate.settings:ProbeConfig",
-    ),
-    "log": Command(
-        "bring a run to TensorBoard or Weights & Biases, as far as they do not have it",
-        "pixcloud.loggers.upload:log",
-    ),
-    "report": Command("a run, or several side by side, as one page", "pixcloud.report.page:report"),
-    "data make": Command("meshes to pairs and a labelled split", "pixcloud.data.make:make_pairs"),
-    "data check": Command(
-        "what is on disk against what should be", "pixcloud.data.check:check_source"
-    ),
-    "import crosspoint": Command(
-        "weights of the original CrossPoint DGCNN", "pixcloud.import_weights:import_crosspoint"
-    ),
-    "doctor": Command("what this machine can do", "pixcloud.doctor:doctor"),
-}
-
-
-# Commands that make something beside what they print.
-WORKING = ("demo", "pretrain", "probe", "log", "data", "import")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

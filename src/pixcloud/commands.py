@@ -1,0 +1,55 @@
+"""The commands by name: what each one does, and where its options and its function are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a command does, where its options are described and which function does the job.
+
+    options: "module:name" of a config dataclass, or empty where the function's own signature has
+    them. layered: whether recipes and config files apply.
+    """
+
+    job: str
+    function: str
+    options: str = ""
+    layered: bool = False
+
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command(
+        "the whole journey on the embedded data: pairs, pre-training, probe, table, page",
+        "pixcloud.demo:demo",
+    ),
+    "pretrain": Command(
+        "pre-train an encoder on pairs of clouds and pictures",
+        "pixcloud.trainer:pretrain",
+        "pixcloud.config:PretrainConfig",
+        layered=True,
+    ),
+    "probe": Command(
+        "linear SVM on frozen features: what an encoder is worth",
+        "pixcloud.evaluate.command:probe",
+        "pixcloud.evaluate.settings:ProbeConfig",
+    ),
+    "log": Command(
+        "bring a run to TensorBoard or Weights & Biases, as far as they do not have it",
+        "pixcloud.loggers.upload:log",
+    ),
+    "report": Command("a run, or several side by side, as one page", "pixcloud.report.page:report"),
+    "data make": Command("meshes to pairs and a labelled split", "pixcloud.data.make:make_pairs"),
+    "data check": Command(
+        "what is on disk against what should be", "pixcloud.data.check:check_source"
+    ),
+    "import crosspoint": Command(
+        "weights of the original CrossPoint DGCNN", "pixcloud.import_weights:import_crosspoint"
+    ),
+    "doctor": Command("what this machine can do", "pixcloud.doctor:doctor"),
+}
+
+
+# Commands that make something beside what they print.
+WORKING = ("demo", "pretrain", "probe", "log", "data", "import")
