@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from distributed.several import run_several
+from pixcloud.cli import main
 from pixcloud.data.modelnet import write_modelnet
 from pixcloud.encoders import build_encoder
 from pixcloud.export import save_encoder
 from pixcloud.types import LabelledClouds
 
-PROBE = [sys.executable, "-m", "pixcloud.cli", "probe"]
 WORKER = str(Path(__file__).with_name("evaluated.py"))
 
 
@@ -52,7 +49,9 @@ def test_counts_are_exact(alone: dict[str, np.ndarray], tmp_path: Path, count: i
                 assert np.array_equal(found[name], alone[name]), (rank, name)
 
 
-def test_probe_starts_processes(tmp_path: Path) -> None:
+def test_probe_starts_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     labels = np.repeat(np.arange(3), 8)
     points = np.random.default_rng(0).normal(size=(24, 32, 3)) + labels[:, None, None]
     for split, away in (("train", 0.0), ("test", 0.1)):
@@ -67,13 +66,12 @@ def test_probe_starts_processes(tmp_path: Path) -> None:
     save_encoder(tmp_path / "encoder", build_encoder("pointnet", embed_dim=8, widths=[8]))
     rows = []
     for count in ("1", "2"):
-        command = [*PROBE, str(tmp_path / "encoder"), "--devices", count]
+        command = ["probe", str(tmp_path / "encoder"), "--devices", count]
         command += ["--data.source", f"modelnet40:{tmp_path / 'labelled'}"]
         command += ["--probe.num_points", "32", "--out", str(tmp_path / f"{count}.jsonl")]
-        cache = {**os.environ, "PIXCLOUD_CACHE": str(tmp_path / f"cache{count}")}
-        done = subprocess.run(command, capture_output=True, text=True, env=cache, timeout=200)
-        assert done.returncode == 0, done.stderr
-        assert ("read from the cache" in done.stderr) == (count == "2")
+        monkeypatch.setenv("PIXCLOUD_CACHE", str(tmp_path / f"cache{count}"))
+        assert main(command) == 0
+        assert ("read from the cache" in capfd.readouterr().err) == (count == "2")
         lines = (tmp_path / f"{count}.jsonl").read_text().splitlines()
         rows.append([(row["metric"], row["value"]) for row in map(json.loads, lines)])
     assert rows[0] == rows[1]

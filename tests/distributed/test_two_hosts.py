@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from conftest import write_pair_tree
-from distributed.test_processes import FLAGS
+from distributed.test_processes import FLAGS, pretrain_here
+from pixcloud.cli import main
 from pixcloud.data.modelnet import write_modelnet
 from pixcloud.types import LabelledClouds
 
@@ -89,8 +90,7 @@ def test_two_hosts_are_one(namespaces: tuple[str, str], tmp_path: Path) -> None:
     assert "2 processes of 1 threads" in said[0]
     assert "pre-training" not in said[1], "one of them speaks"
     assert not (tmp_path / "host1/run").exists(), "and writes"
-    alone = [sys.executable, "-m", "pixcloud.cli", "pretrain", "--run", str(tmp_path / "one")]
-    subprocess.run([*alone, *flags], check=True, capture_output=True, timeout=200)
+    assert pretrain_here(tmp_path / "one", tree, *flags[len(FLAGS) :]) == 0
     two, one = (
         [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         for folder in (tmp_path / "host0/run", tmp_path / "one")
@@ -115,8 +115,8 @@ def test_two_hosts_are_one(namespaces: tuple[str, str], tmp_path: Path) -> None:
     assert "accuracy" in said[0]
     assert "accuracy" not in said[1]
     assert not (tmp_path / "host1/results.jsonl").exists()
-    alone = [sys.executable, "-m", "pixcloud.cli", "probe", str(tmp_path / "host0/run"), *probe]
-    subprocess.run(alone, check=True, capture_output=True, timeout=200, cwd=tmp_path)
+    probe[-1] = str(tmp_path / "results.jsonl")
+    assert main(["probe", str(tmp_path / "host0/run"), *probe]) == 0
     assert values(tmp_path / "host0/results.jsonl") == values(tmp_path / "results.jsonl")
     assert len(values(tmp_path / "results.jsonl")) == 10
 
