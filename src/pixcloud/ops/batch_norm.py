@@ -86,9 +86,10 @@ class _Synchronized(torch.autograd.Function):
         eps: float,
         world: World,
     ) -> tuple[torch.Tensor, ...]:
-        axes = [axis for axis in range(x.dim()) if axis != 1]
-        wide = x.to(weight.dtype)
-        local_var, local_mean = torch.var_mean(wide, axes, correction=0)
+        # What torch's own layer calls: var_mean takes 25 times as long on processors.
+        local_mean, local_var = torch.ops.aten.batch_norm_update_stats(
+            x.to(weight.dtype), None, None, 0.0
+        )
         count = x.numel() // x.shape[1]
         mean, var, total = world.moments(local_mean, local_var, count)
         ctx.world, ctx.eps, ctx.count = world, eps, total
@@ -113,7 +114,7 @@ class _Synchronized(torch.autograd.Function):
         each, slope = (weight * inverse / ctx.count * sums).to(weight.dtype)
         shape = [1, -1] + [1] * (x.dim() - 2)
         normalised = F.batch_norm(x, mean, var, None, None, False, 0.0, ctx.eps)
-        grad_x -= each.view(shape) + slope.view(shape) * normalised
+        grad_x.sub_(each.view(shape)).addcmul_(slope.view(shape), normalised, value=-1)
         return grad_x, of_weight, of_bias, None, None
 
 
