@@ -120,6 +120,8 @@ class Heartbeat:
         if not self._works or self._worked(works):
             self._works = works
             self._work.reset()
+        # The time of children that have ended is lost: work counts from what is left.
+        self._works = [min(now, then) for now, then in zip(works, self._works, strict=True)]
         silent = self._work.since("")
         if silent > self.limit * PATIENCE:
             return f"no process has worked for {silent:.0f} s: one of them is stuck"
