@@ -113,13 +113,22 @@ def test_a_file_broken_for_one_process_stops_all(pair_tree: Path, tmp_path: Path
     assert broken.name in failed.stderr
 
 
-def start_pair(run: Path, tree: Path, *flags: str) -> list[subprocess.Popen[str]]:
-    """Two processes as a launcher without restarts would start them."""
+def start_pair(run: Path, tree: Path, slurm: bool, *flags: str) -> list[subprocess.Popen[str]]:
+    """Two processes as srun, or another launcher without restarts, would start them."""
     port, started = free_port(), []
     for rank in range(2):
-        numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+        numbers: dict[str, object] = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": 2,
+            "LOCAL_WORLD_SIZE": 2,
+        }
+        numbers |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        if slurm:
+            numbers = {"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_STEP_NUM_TASKS": 2}
+            numbers |= {"SLURM_NTASKS_PER_NODE": 2, "SLURM_STEP_NODELIST": "localhost"}
+            numbers |= {"SLURM_JOB_ID": 10000 + port % 10000, "MASTER_PORT": port}
         environment = {**os.environ, **{key: str(value) for key, value in numbers.items()}}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         command = [*PRETRAIN, "--run", str(run), *FLAGS, "--data.source", str(tree), *flags]
         started.append(
             subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
@@ -132,7 +141,7 @@ def test_one_process_stops(pair_tree: Path, tmp_path: Path, number: signal.Signa
     """Silent, it is noticed without a collective; asked to end, all save and end together."""
     run = tmp_path / "run"
     flags = ["--trainer.epochs", "4000", "--trainer.heartbeat", "6"]
-    processes = start_pair(run, pair_tree, *flags)
+    processes = start_pair(run, pair_tree, number == signal.SIGTERM, *flags)
     until = time.monotonic() + 150
     while not (run / "metrics.jsonl").exists() or len(metrics(run)) < 4:
         assert all(process.poll() is None for process in processes)
