@@ -15,6 +15,7 @@ from pixcloud.data.shapenetpart import (
     read_shapenetpart,
     write_shapenetpart,
 )
+from pixcloud.data.sources import open_labelled
 from pixcloud.errors import DataError, FileFormatError
 from pixcloud.types import LabelledClouds
 
@@ -132,3 +133,11 @@ def test_what_the_writer_refuses(tmp_path: Path) -> None:
     other = {**PARTS, "ball": ["whole"]}
     with pytest.raises(DataError, match="other parts"):
         write_shapenetpart(tmp_path, clouds("test"), other)
+
+
+def test_by_its_name_and_by_what_lies_there(tmp_path: Path) -> None:
+    write_shapenetpart(tmp_path, clouds(), PARTS)
+    for source in (f"shapenetpart:{tmp_path}", str(tmp_path)):
+        found = open_labelled(source, "train")
+        assert found.parts is not None
+        assert found.classes == list(PARTS)

@@ -35,7 +35,7 @@ def check_source(source: str, read: int = 0) -> str:
 def _expected() -> str:
     """What lies below the root of each source that is known."""
     readers = {**sources.PAIR_READERS, **sources.LABELLED_READERS}
-    return "; ".join(f"{name}: {' or '.join(marks)}" for name, (_, marks) in readers.items())
+    return "; ".join(f"{name}: {' or '.join(m)}" for name, (_, m) in readers.items() if m)
 
 
 def _check_pairs(name: str, root: Path, read: int) -> list[str]:

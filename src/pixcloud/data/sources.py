@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pixcloud.data import shapenet
+from pixcloud.data.scanobjectnn import VARIANTS as SCANOBJECTNN
 from pixcloud.errors import ConfigError, DataError, nearest
 from pixcloud.types import LabelledClouds
 
@@ -19,6 +20,21 @@ def _modelnet(root: Path, split: str) -> LabelledClouds:
     return read_modelnet(root, split)
 
 
+def _shapenetpart(root: Path, split: str) -> LabelledClouds:
+    from pixcloud.data.shapenetpart import read_shapenetpart
+
+    return read_shapenetpart(root, split)
+
+
+def _scanobjectnn(variant: str) -> Callable[[Path, str], LabelledClouds]:
+    def read(root: Path, split: str) -> LabelledClouds:
+        from pixcloud.data.scanobjectnn import read_scanobjectnn
+
+        return read_scanobjectnn(root, split, variant)
+
+    return read
+
+
 # What lies below the root of a source, which tells a bare path apart.
 PAIR_READERS: dict[str, tuple[Callable[[Path], shapenet.PairIndex], tuple[str, ...]]] = {
     "pairs": (shapenet.read_crosspoint_tree, ("ShapeNet", "ShapeNetRendering")),
@@ -26,6 +42,15 @@ PAIR_READERS: dict[str, tuple[Callable[[Path], shapenet.PairIndex], tuple[str, .
 }
 LABELLED_READERS: dict[str, tuple[Callable[[Path, str], LabelledClouds], tuple[str, ...]]] = {
     "modelnet40": (_modelnet, ("modelnet40_ply_hdf5_2048", "modelnet40_hdf5_2048", "*_train0.h5")),
+    "shapenetpart": (_shapenetpart, ("shapenet_part_seg_hdf5_data", "hdf5_data")),
+    "scanobjectnn": (
+        _scanobjectnn(""),
+        ("main_split*", "h5_files/main_split*", "ScanObjectNN/main_split", "*_objectdataset*.h5"),
+    ),
+}
+# A variant is part of the name, since a folder holds all of them.
+LABELLED_READERS |= {
+    f"scanobjectnn-{variant}": (_scanobjectnn(variant), ()) for variant in SCANOBJECTNN
 }
 SYNTHETIC = "synthetic"
 
@@ -55,7 +80,7 @@ def parse_source(source: str, key: str = "data.source") -> tuple[str, Path]:
         what = f"{root} does not exist" if rest else "names no folder"
         raise DataError(
             f"{key} = {source}: {what}; check the path, or give NAME:/path with NAME one of "
-            f"{', '.join(sorted(known))}, or '{SYNTHETIC}'"
+            f"{', '.join(sorted(n for n in known if '-' not in n))}, or '{SYNTHETIC}'"
         )
     return name, root
 
