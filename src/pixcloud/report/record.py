@@ -91,7 +91,7 @@ class RunRecord:
         """Which contender scored a row."""
         if row.settings.get("architecture") == "shape distributions":
             return HANDMADE
-        if row.encoder.endswith(", untrained"):
+        if row.encoder.endswith((", untrained", ", from scratch")):
             return UNTRAINED
         return PRETRAINED if row.encoder_sha256 == self.sha256 else OTHER
 
