@@ -152,10 +152,10 @@ def sign_flip_test(first: Sequence[float], second: Sequence[float]) -> float:
     >>> sign_flip_test([0.9, 0.8, 0.9, 0.7, 0.8], [0.5, 0.6, 0.4, 0.6, 0.5])
     0.0625
     """
+    n = len(first)
+    if n != len(second) or n == 0:
+        raise DataError(f"{n} and {len(second)} trials are not pairs: score the same ones")
     differences = np.asarray(first, float) - np.asarray(second, float)
-    n = len(differences)
-    if len(first) != len(second) or n == 0:
-        raise DataError(f"{len(first)} and {len(second)} trials are not pairs: score the same ones")
     if n <= 16:
         signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
     else:

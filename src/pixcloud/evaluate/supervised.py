@@ -25,6 +25,8 @@ from pixcloud.optimizer import build_optimizer
 from pixcloud.schedule import learning_rate
 
 Say = Callable[[str], None]
+# Running batch statistics take in a tenth of each batch: after so many steps 99.5 % of them.
+SETTLING_STEPS = 50
 
 
 class Task(Protocol):
@@ -98,6 +100,7 @@ def fit(
     """
     optimizer = build_optimizer(optim, model)
     steps = len(batches_of(task.size, settings.batch_size, np.arange(task.size)))
+    follows = _keeps_statistics(model.train())
     best: tuple[int, tuple[float, ...], dict[str, torch.Tensor]] | None = None
     losses: list[float] = []
     with torch.random.fork_rng(), _bar(title, settings.epochs) as advance:
@@ -122,6 +125,11 @@ def fit(
     )
     if say is not None:
         say(_told(title, record))
+        if follows and steps * len(losses) < SETTLING_STEPS:
+            say(
+                f"warning: {title}: {steps * len(losses)} steps are too few for running batch "
+                "statistics to settle, and predictions may be near chance; set more --fit.epochs"
+            )
     return record
 
 
@@ -165,6 +173,12 @@ def _score(model: nn.Module, task: Task) -> tuple[float, ...] | None:
     model.eval()
     with torch.no_grad():
         return task.score(model)
+
+
+def _keeps_statistics(model: nn.Module) -> bool:
+    """Whether a layer in training mode follows the statistics of batches."""
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d)
+    return any(isinstance(module, kinds) and module.training for module in model.modules())
 
 
 def _copied(model: nn.Module) -> dict[str, torch.Tensor]:
