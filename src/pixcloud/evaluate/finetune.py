@@ -91,7 +91,7 @@ def run_finetune(
 
     Returns:
         Per contender and fraction two rows (accuracy, class-mean accuracy), and two more of the
-        votes; the last contender's settings hold the paired test.
+        votes; the encoder's own rows hold the paired test in their settings (`against`).
 
     Raises:
         DataError: if the splits do not fit each other, or test has a class that train lacks.

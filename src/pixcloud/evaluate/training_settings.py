@@ -23,7 +23,8 @@ class FitSettings:
         epochs: passes over the training clouds; the published number is 300.
         batch_size: clouds per step; the batches of an epoch differ by one cloud at most.
         patience: epochs without a better validation score after which training ends; 0 never ends
-            it early.
+            it early. Ending early forfeits the low rates at the end of a cosine, which help most
+            where the validation part is small and its best score luck.
         label_smoothing: share of the target that is spread over all classes.
 
     Raises:
@@ -32,7 +33,7 @@ class FitSettings:
 
     epochs: int = 100
     batch_size: int = 32
-    patience: int = 25
+    patience: int = 50
     label_smoothing: float = 0.2
 
     def __post_init__(self) -> None:
