@@ -21,8 +21,6 @@ from pixcloud.errors import ConfigError, DataError, some
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pixcloud.evaluate.classifier import PointClassifier
-
 _BLOCK = 256  # shapes read before they are classified, so that memory does not grow with a folder
 
 
@@ -173,7 +171,7 @@ def _without_faces(path: Path) -> bool:
 
 
 def _classify_block(
-    model: PointClassifier,
+    model: Any,  # a PointClassifier; its name here would bring torch into the help
     root: Path,
     paths: list[Path],
     votes: int,
