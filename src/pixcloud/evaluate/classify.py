@@ -26,7 +26,10 @@ _BLOCK = 256  # shapes read before they are classified, so that memory does not 
 
 @dataclass(kw_only=True)
 class ClassifiedShapes:
-    """Files with their class and its probability, most uncertain first in print; refused: why."""
+    """files (S), their classes and probabilities; refused: file -> why it was left out.
+
+    Printed, it is a table of the classes with the least certain file of each.
+    """
 
     files: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
@@ -85,7 +88,6 @@ def classify(
         >>> classify("classifiers/cups", "scans")  # doctest: +SKIP
     """
     from pixcloud.atomic import write_text
-    from pixcloud.evaluate.classifier import load_classifier
 
     if votes < 1:
         raise ConfigError(f"votes is {votes}: expected at least 1")
@@ -94,6 +96,8 @@ def classify(
         raise ConfigError(f"out = {out}: is a folder; give a file, such as {target}/classified.csv")
     root = Path(shapes).expanduser()
     paths = list_shapes(root)
+    from pixcloud.evaluate.classifier import load_classifier  # torch, once there is work for it
+
     model = load_classifier(classifier)
     result, stream = ClassifiedShapes(), io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
