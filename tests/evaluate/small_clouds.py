@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+import pytest
+import torch
 
 from pixcloud.types import LabelledClouds
 
@@ -28,3 +32,12 @@ def ellipsoids(split: str, seed: int, per_class: int = 12, points: int = 48) -> 
 
 def silent(line: str) -> None:
     pass
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """On clouds this small several threads wait for each other; import it to have it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_clouds import CLASSES, ellipsoids
+from small_clouds import CLASSES, ellipsoids, one_thread  # noqa: F401 (a fixture of the module)
 
 import pixcloud
 from pixcloud.encoders import build_encoder

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from small_clouds import ellipsoids
+from small_clouds import ellipsoids, one_thread  # noqa: F401 (a fixture of the module)
 
 from pixcloud.data.views import unit_sphere
 from pixcloud.evaluate.augmentation import VOTE_STREAM, augmented_batch, draw_cloud

@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
-from small_clouds import ellipsoids, silent
+from small_clouds import ellipsoids, one_thread, silent  # noqa: F401 (a fixture of the module)
 
 from pixcloud.config import OptimConfig
 from pixcloud.encoders import PointEncoder, build_encoder

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_clouds import ellipsoids, silent
+from small_clouds import ellipsoids, one_thread, silent  # noqa: F401 (a fixture of the module)
 
 from pixcloud.config import OptimConfig
 from pixcloud.encoders import PointEncoder, build_encoder

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
+from small_clouds import one_thread  # noqa: F401 (a fixture of the module)
 from torch import nn
 
 from pixcloud.config import OptimConfig

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from small_clouds import CLASSES, ellipsoids
+from small_clouds import CLASSES, ellipsoids, one_thread  # noqa: F401 (a fixture of the module)
 
 from pixcloud import cli, load_classifier, save_encoder
 from pixcloud.data.modelnet import write_modelnet
