@@ -17,20 +17,30 @@ if TYPE_CHECKING:
     from pixcloud.data.synthetic import ensure_synthetic
     from pixcloud.encoders import build_encoder, register_encoder
     from pixcloud.errors import PixCloudError
+    from pixcloud.evaluate.classifier import load_classifier, save_classifier
+    from pixcloud.evaluate.classify import classify
     from pixcloud.evaluate.command import probe
     from pixcloud.evaluate.settings import ProbeConfig
+    from pixcloud.evaluate.training_command import fewshot, finetune
+    from pixcloud.evaluate.training_settings import FewShotConfig, FinetuneConfig
     from pixcloud.export import load_encoder, save_encoder
     from pixcloud.import_weights import import_crosspoint
     from pixcloud.report.page import report
     from pixcloud.trainer import pretrain
 
 _WHERE = {
+    "FewShotConfig": "pixcloud.evaluate.training_settings",
+    "FinetuneConfig": "pixcloud.evaluate.training_settings",
     "PixCloudError": "pixcloud.errors",
     "PretrainConfig": "pixcloud.config",
     "ProbeConfig": "pixcloud.evaluate.settings",
     "build_encoder": "pixcloud.encoders",
+    "classify": "pixcloud.evaluate.classify",
     "ensure_synthetic": "pixcloud.data.synthetic",
+    "fewshot": "pixcloud.evaluate.training_command",
+    "finetune": "pixcloud.evaluate.training_command",
     "import_crosspoint": "pixcloud.import_weights",
+    "load_classifier": "pixcloud.evaluate.classifier",
     "load_encoder": "pixcloud.export",
     "make_pairs": "pixcloud.data.make",
     "open_labelled": "pixcloud.data.sources",
@@ -40,17 +50,24 @@ _WHERE = {
     "probe": "pixcloud.evaluate.command",
     "register_encoder": "pixcloud.encoders",
     "report": "pixcloud.report.page",
+    "save_classifier": "pixcloud.evaluate.classifier",
     "save_encoder": "pixcloud.export",
 }
 
 __all__ = [
+    "FewShotConfig",
+    "FinetuneConfig",
     "PixCloudError",
     "PretrainConfig",
     "ProbeConfig",
     "__version__",
     "build_encoder",
+    "classify",
     "ensure_synthetic",
+    "fewshot",
+    "finetune",
     "import_crosspoint",
+    "load_classifier",
     "load_encoder",
     "make_pairs",
     "open_labelled",
@@ -60,6 +77,7 @@ __all__ = [
     "probe",
     "register_encoder",
     "report",
+    "save_classifier",
     "save_encoder",
 ]
 

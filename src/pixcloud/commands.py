@@ -35,6 +35,20 @@ COMMANDS: dict[str, Command] = {
         "pixcloud.evaluate.command:probe",
         "pixcloud.evaluate.settings:ProbeConfig",
     ),
+    "finetune": Command(
+        "fine-tune an encoder for classification, with all labels or few",
+        "pixcloud.evaluate.training_command:finetune",
+        "pixcloud.evaluate.training_settings:FinetuneConfig",
+    ),
+    "fewshot": Command(
+        "few-shot classification, CrossPoint's or Point-BERT's way",
+        "pixcloud.evaluate.training_command:fewshot",
+        "pixcloud.evaluate.training_settings:FewShotConfig",
+    ),
+    "classify": Command(
+        "the class of your own clouds and meshes, by a fine-tuned classifier",
+        "pixcloud.evaluate.classify:classify",
+    ),
     "log": Command(
         "bring a run to TensorBoard or Weights & Biases, as far as they do not have it",
         "pixcloud.loggers.upload:log",
@@ -52,4 +66,7 @@ COMMANDS: dict[str, Command] = {
 
 
 # Commands that make something beside what they print.
-WORKING = ("demo", "pretrain", "probe", "log", "data", "import")
+WORKING = (
+    *("demo", "pretrain", "probe", "finetune", "fewshot", "classify"),
+    *("log", "data", "import"),
+)

@@ -12,6 +12,8 @@ from pixcloud.evaluate.metrics import (
     accuracy,
     class_mean_accuracy,
     mcnemar_exact,
+    mean_interval,
+    sign_flip_test,
     wilson_interval,
 )
 
@@ -70,3 +72,35 @@ def test_bad_input_is_named() -> None:
         class_mean_accuracy(np.zeros(0), np.zeros(0))
     with pytest.raises(DataError, match="no interval for 4 right of 3"):
         wilson_interval(4, 3)
+
+
+def test_mean_interval_against_scipy() -> None:
+    from scipy import stats
+
+    values = np.random.default_rng(0).random(10)
+    sd, interval = mean_interval(values.tolist())
+    assert sd == pytest.approx(stats.tstd(values))
+    expected = stats.t.interval(0.95, 9, loc=values.mean(), scale=stats.sem(values))
+    assert interval == pytest.approx(expected)
+    assert mean_interval([0.5, 0.5]) == (0.0, (0.5, 0.5))
+    with pytest.raises(DataError, match="no interval for 1 trials"):
+        mean_interval([0.5])
+
+
+def test_sign_flip_test_against_every_choice_of_signs() -> None:
+    import itertools
+
+    rng = np.random.default_rng(1)
+    for n in (1, 2, 5, 8):
+        first, second = rng.integers(0, 6, (2, n)) / 5
+        seen = abs((first - second).sum())
+        far = [
+            abs(sum(s * d for s, d in zip(signs, first - second, strict=True))) >= seen - 1e-12
+            for signs in itertools.product((1, -1), repeat=n)
+        ]
+        assert sign_flip_test(first.tolist(), second.tolist()) == pytest.approx(np.mean(far))
+    assert sign_flip_test([0.5] * 3, [0.5] * 3) == 1.0
+    many = sign_flip_test((rng.random(40) + 1).tolist(), rng.random(40).tolist())
+    assert many == pytest.approx(1 / 2**16)
+    with pytest.raises(DataError, match="2 and 3 trials are not pairs"):
+        sign_flip_test([0.1, 0.2], [0.1, 0.2, 0.3])

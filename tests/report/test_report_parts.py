@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,13 @@ import pytest
 from pixcloud.cli import main
 from pixcloud.config import PretrainConfig, pretrain_config
 from pixcloud.config_files import load_config
+from pixcloud.evaluate.results import append_rows
 from pixcloud.report import charts, embedding, feature_map, markup
 from pixcloud.report.clouds import CloudStore, pack
+from pixcloud.report.compare import results as compare_results
 from pixcloud.report.provenance import command
 from pixcloud.report.record import HANDMADE, PRETRAINED, UNTRAINED, read_record
+from pixcloud.report.sections import results_table
 
 MakeRun = Callable[..., Path]
 
@@ -157,3 +161,23 @@ def test_command_of_an_unknown_recipe_spells_all_out() -> None:
     made = command(config)
     assert "--recipe" not in made
     assert "--encoder.settings" in made
+
+
+def test_the_ways_of_few_shot_share_no_table_and_no_chart(make_run: MakeRun) -> None:
+    run = make_run()
+    one = read_record(str(run)).rows[0]
+    names = [f"few-shot 5-way 10-shot ({way})" for way in ("CrossPoint: a", "Point-BERT: b")]
+    few = [
+        dataclasses.replace(one, protocol=name, value=0.987, metric="accuracy") for name in names
+    ]
+    append_rows(run / "results.jsonl", few)
+    record = read_record(str(run))
+    for text in (results_table([record]), compare_results([record, record])):
+        tables = [part for part in text.split("<table")[1:] if "98.7" in part]
+        assert len(tables) in (2, 4)
+        for part in tables:
+            assert ("CrossPoint: a" in part) != ("Point-BERT: b" in part)
+            assert one.protocol not in part
+    assert record.headline().keys() == read_record(str(run)).headline().keys()
+    assert all(row.value != 0.987 for row in record.headline().values())
+    assert "few-shot" not in str(charts.bars([record]))

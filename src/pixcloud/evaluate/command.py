@@ -38,7 +38,7 @@ def probe(config: ProbeConfig) -> ProbeResult:
     """
     from pixcloud.launch import find_place, in_processes
 
-    out = _results_file(config)
+    out = results_file(config.out, config.encoder)
     if config.devices < 1:
         raise ConfigError(f"devices = {config.devices}: at least 1 is expected")
     if config.devices > 1 and find_place() is None:
@@ -111,7 +111,7 @@ def _probe(config: ProbeConfig, out: Path, world: World) -> ProbeResult:
         test,
         config.probe,
         out=out,
-        source=_lasting(config.data.source),
+        source=lasting(config.data.source),
         say=lambda message: print(message, file=sys.stderr),
         world=world,
     )
@@ -138,20 +138,25 @@ def _shared_encoder(name: str, world: World) -> PointEncoder:
     return encoder.cuda() if torch.cuda.is_available() else encoder
 
 
-def _lasting(source: str) -> str:
+def lasting(source: str) -> str:
     """The source with an absolute path, so that it is found from another folder too."""
     name, colon, rest = source.rpartition(":")
     path = Path(rest).expanduser()
     return f"{name}{colon}{path.absolute()}" if path.exists() else source
 
 
-def _results_file(config: ProbeConfig) -> Path:
-    if config.out:
-        out = Path(config.out).expanduser()
-        if out.is_dir():
+def results_file(out: str, encoder: str) -> Path:
+    """The file that rows go to: `out`, or results.jsonl in the encoder's folder, or here.
+
+    Raises:
+        ConfigError: if `out` is a folder.
+    """
+    if out:
+        path = Path(out).expanduser()
+        if path.is_dir():
             raise ConfigError(
-                f"out = {config.out}: is a folder; give a file, such as {out}/results.jsonl"
+                f"out = {out}: is a folder; give a file, such as {path}/results.jsonl"
             )
-        return out
-    folder = Path(config.encoder).expanduser()
+        return path
+    folder = Path(encoder).expanduser()
     return (folder if folder.is_dir() else Path()) / "results.jsonl"

@@ -7,6 +7,7 @@ Before it: `pixcloud.evaluate.svm`, which makes the predictions. After it:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -112,3 +113,54 @@ def mcnemar_exact(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> 
         term = term * (discordant - k) // (k + 1)
         tail += term
     return min(1.0, 2 * tail / 2**discordant)
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
+    """Standard deviation of some trials, and Student's 95 % interval of their mean.
+
+    The interval is mean -+ t sd / sqrt(n) with sd of n - 1 degrees of freedom. Trials drawn from
+    the same clouds overlap, so it tells what other draws of these clouds would give, and not what
+    other clouds would.
+
+    Raises:
+        DataError: for fewer than two values.
+
+    >>> sd, (low, high) = mean_interval([0.5, 0.6, 0.7])
+    >>> round(sd, 3), round(low, 3), round(high, 3)
+    (0.1, 0.352, 0.848)
+    """
+    from scipy.special import stdtrit
+
+    n = len(values)
+    if n < 2:
+        raise DataError(f"no interval for {n} trials: at least 2 are needed")
+    mean, sd = float(np.mean(values)), float(np.std(values, ddof=1))
+    half = float(stdtrit(n - 1, 0.975)) * sd / math.sqrt(n)
+    return sd, (mean - half, mean + half)
+
+
+def sign_flip_test(first: Sequence[float], second: Sequence[float]) -> float:
+    """Two-sided p-value that two contenders score alike on the same trials (Fisher 1935).
+
+    Under equality the sign of each trial's difference is a fair coin. p is the share of all 2^n
+    choices of signs whose sum is at least as far from 0; beyond 16 trials, of the sums of 2^16
+    choices drawn from a fixed seed, with the one that was seen.
+
+    Raises:
+        DataError: if the numbers of trials differ or are 0.
+
+    >>> sign_flip_test([0.9, 0.8, 0.9, 0.7, 0.8], [0.5, 0.6, 0.4, 0.6, 0.5])
+    0.0625
+    """
+    n = len(first)
+    if n != len(second) or n == 0:
+        raise DataError(f"{n} and {len(second)} trials are not pairs: score the same ones")
+    differences = np.asarray(first, float) - np.asarray(second, float)
+    if n <= 16:
+        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+    else:
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence((0, n))))
+        signs = np.vstack([np.ones((1, n)), rng.choice([-1, 1], (2**16 - 1, n))])
+    seen = abs(differences.sum())
+    # Sums that are equal but for rounding count as equal.
+    return float((np.abs(signs @ differences) >= seen - 1e-12 * max(1.0, seen)).mean())

@@ -28,9 +28,10 @@ class ProbeResult:
     rows: list[ResultRow]
     labels: np.ndarray
     predictions: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    title: str = "Linear probe"
 
     def __rich__(self) -> Table:
-        return format_table(self.rows, title="Linear probe")
+        return format_table(self.rows, title=self.title)
 
     def __str__(self) -> str:
         from rich.console import Console

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from pixcloud.distributed import ALONE, World
-from pixcloud.encoders import build_encoder
+from pixcloud.encoders import PointEncoder, build_encoder
 from pixcloud.errors import DataError, some
 from pixcloud.evaluate.descriptor import ShapeDescriptor
 from pixcloud.evaluate.features import (
@@ -176,7 +176,7 @@ def probe_clouds(
     return result
 
 
-def untrained(encoder: nn.Module, seed: int) -> nn.Module:
+def untrained(encoder: nn.Module, seed: int) -> PointEncoder:
     """The same architecture with fresh weights, a function of (architecture, seed).
 
     Raises:

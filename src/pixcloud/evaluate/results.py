@@ -52,6 +52,21 @@ class ResultRow:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
+def table_of(protocol: str) -> str:
+    """What protocols must have in common to stand in one table or chart: "" but for few-shot.
+
+    The two ways of few-shot differ in what they learn from and are scored on, and both differ from
+    accuracies over all classes.
+
+    >>> table_of("svm C=0.01 (published)")
+    ''
+    >>> table_of("few-shot 5-way 10-shot (CrossPoint: frozen)") == "CrossPoint: frozen"
+    True
+    """
+    few_shot = protocol.startswith("few-shot ")
+    return protocol.partition("(")[2].removesuffix(")") if few_shot else ""
+
+
 _KEYS = tuple(f.name for f in dataclasses.fields(ResultRow) if f.name != "extra")
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from pixcloud.evaluate.results import ResultRow
+from pixcloud.evaluate.results import ResultRow, table_of
 from pixcloud.report.record import HANDMADE, PRETRAINED, UNTRAINED, RunRecord
 
 COLORS = tuple(f"@k{place}" for place in range(1, 9))
@@ -239,6 +239,8 @@ def _entries(records: list[RunRecord], metric: str) -> list[tuple[str, ResultRow
     found: dict[tuple[str, str, str], list[tuple[str, ResultRow, str]]] = {}
     for record, shade in zip(records, _cycle(len(records)), strict=True):
         for (role, _, protocol, dataset), row in record.latest(metric).items():
+            if table_of(protocol):  # not on a scale with the others
+                continue
             who = role if role in (PRETRAINED, UNTRAINED) else row.encoder
             color = shade if len(records) > 1 else ROLE_COLORS.get(role, "@quiet")
             label = who if len(records) == 1 else f"{record.name}: {who}"

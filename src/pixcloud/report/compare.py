@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from pixcloud.config import flatten
+from pixcloud.evaluate.results import table_of
 from pixcloud.report import charts
 from pixcloud.report.markup import (
     Html,
@@ -115,10 +116,17 @@ def results(records: list[RunRecord]) -> Html:
 
 def _side_by_side(records: list[RunRecord]) -> Html:
     """Contender, protocol, data and metric -> the last value in each run."""
+    kinds = sorted({table_of(row.protocol) for record in records for row in record.rows})
+    return join(_side_by_side_of_kind(records, kind) for kind in kinds)
+
+
+def _side_by_side_of_kind(records: list[RunRecord], kind: str) -> Html:
     found: dict[tuple[str, ...], dict[int, str]] = {}
     for place, record in enumerate(records):
         for metric in dict.fromkeys(row.metric for row in record.rows):
             for (role, encoder, protocol, dataset), row in record.latest(metric).items():
+                if table_of(protocol) != kind:
+                    continue
                 who = role if role in (PRETRAINED, UNTRAINED) else encoder
                 key = (who, charts.short(protocol), dataset, metric.replace("_", " "))
                 ends = f" ({interval(row.ci95)})" if row.ci95 else ""

@@ -14,7 +14,7 @@ from typing import Any
 from pixcloud.config import PretrainConfig
 from pixcloud.config_files import load_config
 from pixcloud.errors import CheckpointError, PixCloudError
-from pixcloud.evaluate.results import RESULTS, SYNTHETIC, ResultRow, read_rows
+from pixcloud.evaluate.results import RESULTS, SYNTHETIC, ResultRow, read_rows, table_of
 from pixcloud.run_folder import read_metrics
 
 # What scored a row: the run's own encoder, its untrained twin, a descriptor, or something else.
@@ -91,7 +91,7 @@ class RunRecord:
         """Which contender scored a row."""
         if row.settings.get("architecture") == "shape distributions":
             return HANDMADE
-        if row.encoder.endswith(", untrained"):
+        if row.encoder.endswith((", untrained", ", from scratch")):
             return UNTRAINED
         return PRETRAINED if row.encoder_sha256 == self.sha256 else OTHER
 
@@ -109,7 +109,11 @@ class RunRecord:
             key: row
             for key, row in self.latest().items()
             if key[0] != OTHER and "cross-validation" in row.protocol
-        } or {key: row for key, row in self.latest().items() if key[0] != OTHER}
+        } or {
+            key: row
+            for key, row in self.latest().items()
+            if key[0] != OTHER and not table_of(row.protocol)
+        }
         own = [row for (role, *_), row in rows.items() if role == PRETRAINED]
         dataset = (own or list(rows.values()))[-1].dataset if rows else ""
         return {role: row for (role, *_), row in rows.items() if row.dataset == dataset}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pixcloud.evaluate.results import ResultRow
+from pixcloud.evaluate.results import ResultRow, table_of
 from pixcloud.report import charts
 from pixcloud.report.markup import (
     Html,
@@ -177,13 +177,22 @@ def results(record: RunRecord) -> Html:
 
 
 def results_table(records: list[RunRecord]) -> Html:
-    """All rows of results.jsonl, in order; several runs under one another."""
+    """All rows of results.jsonl, in order; several runs under one another.
+
+    What must not be compared, such as the two ways of few-shot, stands in tables of its own.
+    """
+    kinds = sorted({table_of(row.protocol) for record in records for row in record.rows})
+    return join(_table_of_kind(records, kind) for kind in kinds)
+
+
+def _table_of_kind(records: list[RunRecord], kind: str) -> Html:
     several = len(records) > 1
     head = ["encoder", "protocol", "C", "data", "metric", "value", "95 % interval", "n", "seed"]
     rows = [
         [*([record.name] if several else []), *_cells(record, row)]
         for record in records
         for row in record.rows
+        if table_of(row.protocol) == kind
     ]
     first = 1 if several else 0
     numeric = [first + place for place in (2, 5, 6, 7, 8)]
