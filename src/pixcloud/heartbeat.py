@@ -26,8 +26,9 @@ from pixcloud.distributed import World
 from pixcloud.machine import STARTER
 
 # Of its limit: how often a process beats, and after how long without a beat it counts as dead. The
-# rest is for the others to read of it.
-INTERVAL, PATIENCE = 1 / 12, 3 / 4
+# rest is for the others to read of it. That nobody works is told later than who is silent: a
+# stopped process shows as both.
+INTERVAL, PATIENCE, IDLE_PATIENCE = 1 / 12, 3 / 4, 11 / 12
 # Share of one core that counts as work; a progress bar alone takes less.
 WORK = 0.05
 ENDED = "ended"
@@ -123,12 +124,12 @@ class Heartbeat:
         # The time of children that have ended is lost: work counts from what is left.
         self._works = [min(now, then) for now, then in zip(works, self._works, strict=True)]
         silent = self._work.since("")
-        if silent > self.limit * PATIENCE:
+        if silent > self.limit * IDLE_PATIENCE:
             return f"no process has worked for {silent:.0f} s: one of them is stuck"
         return ""
 
     def _worked(self, works: list[float]) -> bool:
-        enough = WORK * self.limit * PATIENCE
+        enough = WORK * self.limit * IDLE_PATIENCE
         return any(now - then > enough for now, then in zip(works, self._works, strict=True))
 
     def _end(self, reason: str) -> None:

@@ -23,7 +23,7 @@ SETTINGS: dict[str, Any] = {
     "trainer": {
         # Over fewer pairs BN amplifies rounding: from batches of 8 on, tenfold at every other step.
         "batch_size": 24,
-        "epochs": 2,
+        "epochs": 1,
         "log_every": 2,
         "precision": "32",
         "threads": 1,
@@ -68,7 +68,7 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
     """(case, processes) -> what was seen at each step."""
     folder = tmp_path_factory.mktemp("runs")
-    tree = write_pair_tree(folder / "tree", models=72, points=48, size=32)
+    tree = write_pair_tree(folder / "tree", models=120, points=48, size=32)
     started, outs = [], {}
     for count in (1, 2, 4):
         jobs = []
@@ -88,7 +88,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
                 finish(process)
     finish(started[-1])
     found = {key: torch.load(out, weights_only=True) for key, out in outs.items()}
-    assert all(len(steps) == 6 for steps in found.values())
+    assert all(len(steps) == 5 for steps in found.values())
     return found
 
 

@@ -36,11 +36,24 @@ def test_one_that_works_alone_is_no_death(watch: tuple[Heartbeat, list[float]]) 
 def test_all_that_wait_are_told(watch: tuple[Heartbeat, list[float]]) -> None:
     heart, now = watch
     said = []
-    for number in range(12):
+    for number in range(13):
         now[0] += 5
         said.append(beats(heart, number, 3.0, 2.0))
-    assert said[:9] == [""] * 9
+    assert said[:12] == [""] * 12
     assert said[-1].startswith("no process has worked for")
+
+
+def test_a_stopped_one_is_named_although_nobody_works(
+    watch: tuple[Heartbeat, list[float]],
+) -> None:
+    heart, now = watch
+    said = []
+    for number in range(12):
+        now[0] += 5
+        heart.store.set("beat/0", f"{number} 3.0")
+        heart.store.set("beat/1", "1 1.0")
+        said.append(heart._look())
+    assert next(filter(None, said)) == "process 1 has not been heard of for 50 s"
 
 
 def test_one_that_falls_silent_is_named(watch: tuple[Heartbeat, list[float]]) -> None:
