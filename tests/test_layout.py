@@ -29,6 +29,7 @@ ORDER = [
     ("export", "import_weights", "optimizer", "schedule"),
     ("checkpoint",),
     ("evaluate",),
+    ("import_classifiers",),
     ("precision", "run_folder", "progress", "selection"),
     ("loggers",),
     ("machine_settings", "building", "data_parallel", "step", "loss_sums"),

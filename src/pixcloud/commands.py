@@ -61,6 +61,12 @@ COMMANDS: dict[str, Command] = {
     "import crosspoint": Command(
         "weights of the original CrossPoint DGCNN", "pixcloud.import_weights:import_crosspoint"
     ),
+    "import dgcnn": Command(
+        "weights of a plain DGCNN classifier", "pixcloud.import_classifiers:import_dgcnn"
+    ),
+    "import pct": Command(
+        "weights of the best-known PCT port", "pixcloud.import_classifiers:import_pct"
+    ),
     "doctor": Command("what this machine can do", "pixcloud.doctor:doctor"),
 }
 

@@ -212,10 +212,10 @@ def translate(source: dict[str, torch.Tensor], origin: str) -> Translation:
         kernel = take(layer.kernel)
         names[layer.linear] = layer.kernel
         if kernel is not None:
-            encoder[layer.linear] = _matrix(kernel, layer.kernel, origin)
+            encoder[layer.linear] = as_matrix(kernel, layer.kernel, origin)
         for part in BN_PARTS:
             values = {f"{bn}.{part}": take(f"{bn}.{part}") for bn in layer.bns}
-            value = _same(values, origin)
+            value = one_value(values, origin)
             names[f"{layer.bn}.{part}"] = f"{layer.bns[0]}.{part}"
             if value is not None:
                 encoder[f"{layer.bn}.{part}"] = value
@@ -233,7 +233,7 @@ def translate(source: dict[str, torch.Tensor], origin: str) -> Translation:
     return Translation(form, encoder, head, names)
 
 
-def _same(values: dict[str, torch.Tensor | None], origin: str) -> torch.Tensor | None:
+def one_value(values: dict[str, torch.Tensor | None], origin: str) -> torch.Tensor | None:
     """The value that one layer has by all its names; None where one is missing."""
     (first, value), *others = values.items()
     for key, other in others:
@@ -265,7 +265,7 @@ def _head_sizes(head: dict[str, torch.Tensor], origin: str) -> tuple[int, int, i
     return pooled, hidden, len(head["3.weight"])
 
 
-def _matrix(kernel: torch.Tensor, key: str, origin: str) -> torch.Tensor:
+def as_matrix(kernel: torch.Tensor, key: str, origin: str) -> torch.Tensor:
     """A kernel (out, in, 1) or (out, in, 1, 1) as a matrix (out, in)."""
     if kernel.dim() < 2 or any(size != 1 for size in kernel.shape[2:]):
         raise WeightsError(

@@ -12,6 +12,7 @@ from typing import Any
 from pixcloud.encoders.base import PointEncoder
 from pixcloud.encoders.dgcnn import DGCNN
 from pixcloud.encoders.dgcnn_seg import SegmentationDGCNN
+from pixcloud.encoders.pct import PCT
 from pixcloud.encoders.pointnet import PointNet
 from pixcloud.errors import ConfigError, nearest
 
@@ -19,11 +20,13 @@ ENCODERS: dict[str, type[PointEncoder]] = {
     "pointnet": PointNet,
     "dgcnn": DGCNN,
     "dgcnn_seg": SegmentationDGCNN,
+    "pct": PCT,
 }
 
 __all__ = [
     "DGCNN",
     "ENCODERS",
+    "PCT",
     "PointEncoder",
     "PointNet",
     "SegmentationDGCNN",
