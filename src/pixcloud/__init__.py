@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pixcloud.evaluate.training_command import fewshot, finetune
     from pixcloud.evaluate.training_settings import FewShotConfig, FinetuneConfig
     from pixcloud.export import load_encoder, save_encoder
+    from pixcloud.import_classifiers import import_dgcnn, import_pct
     from pixcloud.import_weights import import_crosspoint
     from pixcloud.report.page import report
     from pixcloud.trainer import pretrain
@@ -40,6 +41,8 @@ _WHERE = {
     "fewshot": "pixcloud.evaluate.training_command",
     "finetune": "pixcloud.evaluate.training_command",
     "import_crosspoint": "pixcloud.import_weights",
+    "import_dgcnn": "pixcloud.import_classifiers",
+    "import_pct": "pixcloud.import_classifiers",
     "load_classifier": "pixcloud.evaluate.classifier",
     "load_encoder": "pixcloud.export",
     "make_pairs": "pixcloud.data.make",
@@ -67,6 +70,8 @@ __all__ = [
     "fewshot",
     "finetune",
     "import_crosspoint",
+    "import_dgcnn",
+    "import_pct",
     "load_classifier",
     "load_encoder",
     "make_pairs",

@@ -89,7 +89,9 @@ def test_a_plain_dgcnn_classifier(tmp_path: Path) -> None:
         assert torch.equal(found(clouds).pooled, encoder(clouds).pooled)
     with pytest.raises(WeightsError, match="exists already"):
         import_dgcnn(str(tmp_path / "plain.t7"), str(tmp_path / "out"))
-    with pytest.raises(WeightsError, match="not the state dict of a PCT classifier; missing: conv_fuse"):
+    with pytest.raises(
+        WeightsError, match="not the state dict of a PCT classifier; missing: conv_fuse"
+    ):
         import_pct(str(tmp_path / "plain.t7"), str(tmp_path / "other"))
 
 
