@@ -59,8 +59,8 @@ CASES: dict[str, tuple[tuple[int, ...], str, dict[str, Any], dict[str, Any]]] = 
     "frozen micro": ((1, 2), "dgcnn", MICRO, {"precision": 64, "frozen": True}),
     "local": ((2,), "dgcnn", {"objective": {"negatives": "local"}}, {"precision": 64}),
 }
-# The clouds' head, and PCT's offset-attention: its columns sum up to 1, so that the bias of the values
-# reaches the BN as a constant, too.
+# The clouds' head, and PCT's offset-attention: its columns sum up to 1, so that the bias of the
+# values reaches the BN as a constant, too.
 BEFORE_BN = ("point_head.0.bias", ".out.bias", ".value.bias")
 Records = dict[tuple[str, int], list[dict[str, Any]]]
 
