@@ -13,6 +13,7 @@ from pixcloud.cli import main
 from pixcloud.encoders import build_encoder
 from pixcloud.encoders.pct import interpolated
 from pixcloud.errors import ConfigError, WeightsError
+from pixcloud.evaluate.features import embed_clouds
 from pixcloud.import_classifiers import import_dgcnn, import_pct
 from pixcloud.import_weights import read_state_dict
 
@@ -130,3 +131,9 @@ def test_interpolation_is_exact_at_the_centres() -> None:
 def test_settings_that_cannot_be(settings: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         build_encoder("pct", **{**SMALL, **settings})
+
+
+def test_clouds_that_are_too_small_are_told() -> None:
+    encoder = build_encoder("pct", **SMALL)
+    with pytest.raises(ConfigError, match=r"keeps 12 points .* smaller encoder\.settings\.centres"):
+        embed_clouds(encoder, np.zeros((1, 10, 3)), num_points=10)

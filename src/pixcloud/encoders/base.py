@@ -31,13 +31,15 @@ class PointEncoder(nn.Module):
 
     A subclass sets `point_dim` (C, or None where it has no per-point features) and `pooled_dim`
     (D) and returns both kinds of features from `forward`, so that every protocol is served by the
-    same module. `min_points` is how many points a cloud must have. `spec` ({"name", "settings"}) is
-    set by `build_encoder` and rebuilds it.
+    same module. `min_points` is how many points a cloud must have, and `min_points_of` why: words
+    for a message, and the setting that it follows from. `spec` ({"name", "settings"}) is set by
+    `build_encoder` and rebuilds it.
     """
 
     point_dim: int | None
     pooled_dim: int
     min_points: int = 1
+    min_points_of: tuple[str, str] = ("looks at {} neighbours of each point", "k")
     spec: dict[str, Any]
 
     def forward(self, points: torch.Tensor) -> PointFeatures:

@@ -79,6 +79,7 @@ class PCT(PointEncoder):
         self.bn = nn.BatchNorm1d(embed_dim)
         self.point_dim = channels + embed_dim if point_features else None
         self.pooled_dim, self.min_points = embed_dim, max(*centres, k)
+        self.min_points_of = ("keeps {} points of each cloud", "centres")
 
     def forward(self, points: torch.Tensor) -> PointFeatures:
         """Points (B, N, 3) to per-point (B, N, channels + embed_dim) or None, and pooled."""

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from pixcloud.distributed import ALONE, World
-from pixcloud.encoders.base import unit_sphere
+from pixcloud.encoders.base import PointEncoder, unit_sphere
 from pixcloud.errors import ConfigError, DataError
 from pixcloud.evaluate.descriptor import ShapeDescriptor
 from pixcloud.evaluate.feature_cache import CachedFeatures, array_sha256, kept_features
@@ -176,9 +176,10 @@ def require_points(encoder: nn.Module, num_points: int, key: str) -> None:
     """
     least = getattr(encoder, "min_points", 1)
     if num_points < least:
+        words, setting = getattr(encoder, "min_points_of", PointEncoder.min_points_of)
         raise ConfigError(
-            f"{key} = {num_points}: this encoder looks at {least} neighbours of each point; set "
-            f"{key} to {least} or more, or train one with a smaller encoder.settings.k"
+            f"{key} = {num_points}: this encoder {words.format(least)}; set {key} to {least} or "
+            f"more, or train one with a smaller encoder.settings.{setting}"
         )
 
 
