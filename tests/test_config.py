@@ -48,6 +48,7 @@ PUBLISHED = {
     "objective.negatives": "global",
     "optim.name": "adam",
     "optim.lr": 1e-3,
+    "optim.lr_end": 0.0,
     "optim.weight_decay": 1e-6,
     "optim.schedule": "cosine-epoch",
     "optim.warmup_epochs": 0.0,

@@ -13,15 +13,18 @@ from pixcloud._version import __version__
 if TYPE_CHECKING:
     from pixcloud.config import PretrainConfig, pretrain_config
     from pixcloud.data.make import make_pairs
-    from pixcloud.data.sources import open_labelled, open_pairs
+    from pixcloud.data.sources import open_labelled, open_pairs, open_parts
     from pixcloud.data.synthetic import ensure_synthetic
     from pixcloud.encoders import build_encoder, register_encoder
     from pixcloud.errors import PixCloudError
     from pixcloud.evaluate.classifier import load_classifier, save_classifier
     from pixcloud.evaluate.classify import classify
     from pixcloud.evaluate.command import probe
+    from pixcloud.evaluate.label_parts import parts
+    from pixcloud.evaluate.segment_settings import SegmentConfig
+    from pixcloud.evaluate.segmenter import load_segmenter, save_segmenter
     from pixcloud.evaluate.settings import ProbeConfig
-    from pixcloud.evaluate.training_command import fewshot, finetune
+    from pixcloud.evaluate.training_command import fewshot, finetune, segment
     from pixcloud.evaluate.training_settings import FewShotConfig, FinetuneConfig
     from pixcloud.export import load_encoder, save_encoder
     from pixcloud.import_classifiers import import_dgcnn, import_pct
@@ -35,6 +38,7 @@ _WHERE = {
     "PixCloudError": "pixcloud.errors",
     "PretrainConfig": "pixcloud.config",
     "ProbeConfig": "pixcloud.evaluate.settings",
+    "SegmentConfig": "pixcloud.evaluate.segment_settings",
     "build_encoder": "pixcloud.encoders",
     "classify": "pixcloud.evaluate.classify",
     "ensure_synthetic": "pixcloud.data.synthetic",
@@ -45,9 +49,12 @@ _WHERE = {
     "import_pct": "pixcloud.import_classifiers",
     "load_classifier": "pixcloud.evaluate.classifier",
     "load_encoder": "pixcloud.export",
+    "load_segmenter": "pixcloud.evaluate.segmenter",
     "make_pairs": "pixcloud.data.make",
     "open_labelled": "pixcloud.data.sources",
     "open_pairs": "pixcloud.data.sources",
+    "open_parts": "pixcloud.data.sources",
+    "parts": "pixcloud.evaluate.label_parts",
     "pretrain": "pixcloud.trainer",
     "pretrain_config": "pixcloud.config",
     "probe": "pixcloud.evaluate.command",
@@ -55,6 +62,8 @@ _WHERE = {
     "report": "pixcloud.report.page",
     "save_classifier": "pixcloud.evaluate.classifier",
     "save_encoder": "pixcloud.export",
+    "save_segmenter": "pixcloud.evaluate.segmenter",
+    "segment": "pixcloud.evaluate.training_command",
 }
 
 __all__ = [
@@ -63,6 +72,7 @@ __all__ = [
     "PixCloudError",
     "PretrainConfig",
     "ProbeConfig",
+    "SegmentConfig",
     "__version__",
     "build_encoder",
     "classify",
@@ -74,9 +84,12 @@ __all__ = [
     "import_pct",
     "load_classifier",
     "load_encoder",
+    "load_segmenter",
     "make_pairs",
     "open_labelled",
     "open_pairs",
+    "open_parts",
+    "parts",
     "pretrain",
     "pretrain_config",
     "probe",
@@ -84,6 +97,8 @@ __all__ = [
     "report",
     "save_classifier",
     "save_encoder",
+    "save_segmenter",
+    "segment",
 ]
 
 

@@ -49,6 +49,15 @@ COMMANDS: dict[str, Command] = {
         "the class of your own clouds and meshes, by a fine-tuned classifier",
         "pixcloud.evaluate.classify:classify",
     ),
+    "segment": Command(
+        "part segmentation, with all shapes or few",
+        "pixcloud.evaluate.training_command:segment",
+        "pixcloud.evaluate.segment_settings:SegmentConfig",
+    ),
+    "parts": Command(
+        "the parts of your own clouds and meshes, by a segmenter",
+        "pixcloud.evaluate.label_parts:parts",
+    ),
     "log": Command(
         "bring a run to TensorBoard or Weights & Biases, as far as they do not have it",
         "pixcloud.loggers.upload:log",
@@ -73,6 +82,6 @@ COMMANDS: dict[str, Command] = {
 
 # Commands that make something beside what they print.
 WORKING = (
-    *("demo", "pretrain", "probe", "finetune", "fewshot", "classify"),
+    *("demo", "pretrain", "probe", "finetune", "fewshot", "classify", "segment", "parts"),
     *("log", "data", "import"),
 )

@@ -131,7 +131,8 @@ class OptimConfig:
         lr: the highest learning rate.
         weight_decay: as the optimiser defines it (in Adam it is part of the gradient).
         momentum: of sgd.
-        schedule: cosine to zero, set once per epoch (as published) or at every step; or constant.
+        schedule: cosine to lr_end, set once per epoch (as published) or at every step; or constant.
+        lr_end: where the cosine would end after the last epoch.
         warmup_epochs: epochs of linear warm-up before it; may be a fraction.
         clip_norm: largest norm of the whole gradient; 0 does not clip.
     """
@@ -141,6 +142,7 @@ class OptimConfig:
     weight_decay: float = 1e-6
     momentum: float = 0.9
     schedule: Literal["cosine-epoch", "cosine-step", "constant"] = "cosine-epoch"
+    lr_end: float = 0.0
     warmup_epochs: float = 0.0
     clip_norm: float = 0.0
 

@@ -33,6 +33,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "objective.point_hidden": (1, 1 << 20, True),
     "objective.image_hidden": (1, 1 << 20, True),
     "optim.lr": (0, 1e6, False),
+    "optim.lr_end": (0, 1e6, True),
     "optim.weight_decay": (0, 1e6, True),
     "optim.momentum": (0, 1, True),
     "optim.warmup_epochs": (0, 1e6, True),

@@ -44,7 +44,8 @@ class LabelledClouds:
     """One split of a labelled data set, stage 2.
 
     points (S, N, 3) float32, labels (S,) int64 in [0, len(classes)), classes in label order,
-    parts (S, N) int64 or None, name such as "modelnet40" and split "train" or "test".
+    parts (S, N) int64 or None, name such as "modelnet40" and split "train" or "test". part_names:
+    classes in label order with the names of their parts, which are numbered through, or None.
     """
 
     name: str
@@ -53,6 +54,7 @@ class LabelledClouds:
     labels: np.ndarray
     classes: list[str]
     parts: np.ndarray | None = None
+    part_names: dict[str, list[str]] | None = None
 
 
 class PairSample(NamedTuple):

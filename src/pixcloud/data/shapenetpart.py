@@ -91,10 +91,20 @@ def read_shapenetpart(root: Path, split: str) -> LabelledClouds:
         labels=np.concatenate(labels),
         classes=list(part_names),
         parts=np.concatenate(parts),
+        part_names=part_names,
     )
     if not len(clouds.points):
         raise DataError(f"{folder}: the {split} split holds no clouds")
     return clouds
+
+
+def has_split(root: Path, split: str) -> bool:
+    """Whether the folder has files of this split.
+
+    Raises:
+        DataError: if there is no ShapeNetPart in the folder.
+    """
+    return bool(labelled_h5.numbered(_folder(root), f"ply_data_{split}"))
 
 
 def _checked_parts(

@@ -26,6 +26,18 @@ def _shapenetpart(root: Path, split: str) -> LabelledClouds:
     return read_shapenetpart(root, split)
 
 
+def _folder(root: Path, split: str) -> LabelledClouds:
+    from pixcloud.data.folder import read_folder
+
+    return read_folder(root, split)
+
+
+def _part_folder(root: Path, split: str) -> LabelledClouds:
+    from pixcloud.data.folder import read_part_folder
+
+    return read_part_folder(root, split)
+
+
 def _scanobjectnn(variant: str) -> Callable[[Path, str], LabelledClouds]:
     def read(root: Path, split: str) -> LabelledClouds:
         from pixcloud.data.scanobjectnn import read_scanobjectnn
@@ -47,10 +59,16 @@ LABELLED_READERS: dict[str, tuple[Callable[[Path, str], LabelledClouds], tuple[s
         _scanobjectnn(""),
         ("main_split*", "h5_files/main_split*", "ScanObjectNN/main_split", "*_objectdataset*.h5"),
     ),
+    "folder": (_folder, ()),
 }
 # A variant is part of the name, since a folder holds all of them.
 LABELLED_READERS |= {
     f"scanobjectnn-{variant}": (_scanobjectnn(variant), ()) for variant in SCANOBJECTNN
+}
+# Those whose clouds have parts; a folder's shapes have them where points or faces are labelled.
+PART_READERS: dict[str, tuple[Callable[[Path, str], LabelledClouds], tuple[str, ...]]] = {
+    "shapenetpart": LABELLED_READERS["shapenetpart"],
+    "folder": (_part_folder, ()),
 }
 SYNTHETIC = "synthetic"
 
@@ -124,6 +142,39 @@ def open_labelled(source: str, split: str, key: str = "data.source") -> Labelled
     if source == SYNTHETIC:
         clouds.name = SYNTHETIC
     return clouds
+
+
+def split_there(source: str, split: str) -> bool:
+    """Whether a source whose clouds have parts has this split; unlike an error in one it has."""
+    from pixcloud.data.folder import list_folder
+    from pixcloud.data.shapenetpart import has_split
+
+    name, root = parse_source(source)
+    if _parts_kind(name, root) == "shapenetpart":
+        return has_split(root, split)
+    return any(shape.split == split for shape in list_folder(root))
+
+
+def open_parts(source: str, split: str, key: str = "data.source") -> LabelledClouds:
+    """One split of a source whose clouds have parts, with the names of these.
+
+    Raises:
+        ConfigError: if the source has no parts.
+        DataError: if it is missing or incomplete.
+    """
+    name, root = parse_source(source, key)
+    if name and name not in PART_READERS:
+        raise ConfigError(
+            f"{key}: '{name}' holds no parts; expected one of {', '.join(PART_READERS)}"
+        )
+    clouds = PART_READERS[_parts_kind(name, root)][0](root, split)
+    if source == SYNTHETIC:
+        clouds.name = SYNTHETIC
+    return clouds
+
+
+def _parts_kind(name: str, root: Path) -> str:
+    return name or recognise(root, {n: marks for n, (_, marks) in PART_READERS.items()}, "folder")
 
 
 def recognise(root: Path, markers: dict[str, tuple[str, ...]], default: str) -> str:

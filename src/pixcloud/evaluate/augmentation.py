@@ -94,6 +94,30 @@ def augmented_batch(
     stream: int = CLOUD_STREAM,
 ) -> torch.Tensor:
     """Some clouds of a split, each with its own draws: (S, M, 3) and places (B,) -> (B, N, 3)."""
+    return augmented_batch_with_places(
+        clouds,
+        places,
+        settings,
+        seed=seed,
+        epoch=epoch,
+        num_points=num_points,
+        device=device,
+        stream=stream,
+    )[0]
+
+
+def augmented_batch_with_places(
+    clouds: np.ndarray,
+    places: np.ndarray,
+    settings: AugmentSettings,
+    *,
+    seed: int,
+    epoch: int,
+    num_points: int,
+    device: torch.device,
+    stream: int = CLOUD_STREAM,
+) -> tuple[torch.Tensor, np.ndarray]:
+    """The same, and which of its stored points each cloud has (B, N) int64, for their labels."""
     drawn = [
         draw_cloud(
             settings,
@@ -107,6 +131,8 @@ def augmented_batch(
         for place in places
     ]
     draws = {name: np.stack([each[name] for each in drawn]) for name in drawn[0]}
-    points = np.take_along_axis(clouds[places], draws.pop("subset")[..., None], axis=1)
+    kept = draws.pop("subset")
+    points = np.take_along_axis(clouds[places], kept[..., None], axis=1)
     on_device = {name: torch.from_numpy(value).to(device) for name, value in draws.items()}
-    return augment(torch.from_numpy(np.ascontiguousarray(points)).float().to(device), on_device)
+    batch = torch.from_numpy(np.ascontiguousarray(points)).float().to(device)
+    return augment(batch, on_device), kept

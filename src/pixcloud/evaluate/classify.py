@@ -1,6 +1,6 @@
 """Stage 9, `pixcloud classify`: a saved classifier and shapes of a user -> a table of classes.
 
-Before it: `pixcloud.evaluate.classifier`, and the readers of stage 1 (`data.files`, `surface`).
+Before it: `pixcloud.evaluate.classifier`, and the readers of stage 1 (`pixcloud.data.shapes`).
 After it: nothing; a CSV file and a summary go to the user.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from pixcloud.data.shapes import list_shapes, shape_points
 from pixcloud.errors import ConfigError, DataError, some
 
 if TYPE_CHECKING:
@@ -112,66 +112,6 @@ def classify(
     for reason in result.refused.values():
         print(f"left out: {reason}", file=sys.stderr)
     return result
-
-
-def list_shapes(root: Path) -> list[Path]:
-    """Clouds and meshes below a folder, sorted, or the one file; hidden files are passed over.
-
-    Raises:
-        DataError: if there is none.
-    """
-    from pixcloud.data.files import CLOUD_SUFFIXES
-    from pixcloud.data.mesh_files import MESH_SUFFIXES
-
-    known = sorted({*CLOUD_SUFFIXES, *MESH_SUFFIXES})
-    if root.is_file():
-        return [root]
-    if not root.is_dir():
-        raise DataError(f"{root}: no such file or folder; give one with *{', *'.join(known)}")
-    found = []
-    for parent, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        usable = [n for n in files if n.lower().endswith(tuple(known)) and not n.startswith(".")]
-        found += [Path(parent, name) for name in usable]
-    if not found:
-        raise DataError(f"{root}: no clouds or meshes there; expected *{', *'.join(known)}")
-    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
-
-
-def shape_points(path: Path, name: str, count: int, up: str, seed: int) -> np.ndarray:
-    """Points (count, 3) float32 of a cloud or a mesh, a function of (its content, name, seed).
-
-    Raises:
-        DataError: if the file is broken, or the mesh has no surface.
-    """
-    from pixcloud.data.files import read_cloud, read_mesh
-    from pixcloud.data.mesh_files import MESH_SUFFIXES
-    from pixcloud.data.pair_writer import named_generator
-    from pixcloud.data.surface import surface_points, unit_mesh
-
-    rng = named_generator(seed, "classify", name)
-    suffix = path.suffix.lower()
-    if suffix in MESH_SUFFIXES and not (suffix == ".ply" and _without_faces(path)):
-        try:
-            points = surface_points(unit_mesh(read_mesh(path)), count, rng)[0]
-        except DataError as error:
-            if str(path) in str(error):
-                raise
-            raise DataError(f"{path}: {error}") from error
-    else:
-        cloud = read_cloud(path).points
-        enough = len(cloud) >= count
-        points = cloud[rng.choice(len(cloud), count, replace=not enough)]
-    x, y, z = np.asarray(points, np.float32).T
-    return np.stack([x, z, -y] if up == "z" else [x, y, z], axis=1)
-
-
-def _without_faces(path: Path) -> bool:
-    """Whether a PLY file is a cloud: its header declares no faces, or none at all."""
-    with open(path, "rb") as file:
-        header = file.read(1 << 16).split(b"end_header")[0].split(b"\n")
-    counts = [line.split()[2] for line in header if line.split()[:2] == [b"element", b"face"]]
-    return not counts or counts[0] == b"0"
 
 
 def _classify_block(

@@ -53,18 +53,20 @@ class ResultRow:
 
 
 def table_of(protocol: str) -> str:
-    """What protocols must have in common to stand in one table or chart: "" but for few-shot.
+    """What protocols must have in common to stand in one table or chart: "" for accuracies.
 
     The two ways of few-shot differ in what they learn from and are scored on, and both differ from
-    accuracies over all classes.
+    accuracies over all classes; part segmentation has two ways of taking the best part.
 
     >>> table_of("svm C=0.01 (published)")
     ''
-    >>> table_of("few-shot 5-way 10-shot (CrossPoint: frozen)") == "CrossPoint: frozen"
-    True
+    >>> table_of("few-shot 5-way 10-shot (CrossPoint: frozen)")
+    'CrossPoint: frozen'
+    >>> table_of("part segmentation, all weights, 5 % of shapes (any part)")
+    'any part'
     """
-    few_shot = protocol.startswith("few-shot ")
-    return protocol.partition("(")[2].removesuffix(")") if few_shot else ""
+    apart = protocol.startswith(("few-shot ", "part segmentation"))
+    return protocol.partition("(")[2].removesuffix(")") if apart else ""
 
 
 _KEYS = tuple(f.name for f in dataclasses.fields(ResultRow) if f.name != "extra")

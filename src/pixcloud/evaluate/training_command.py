@@ -1,7 +1,7 @@
-"""Stage 9, `pixcloud finetune` and `fewshot`: a saved encoder and a labelled source -> rows.
+"""Stage 9, `pixcloud finetune`, `fewshot`, `segment`: a saved encoder, labelled data -> rows.
 
-Their options are in `pixcloud.evaluate.training_settings`; the work is done by
-`pixcloud.evaluate.finetune` and `few_shot`.
+Their options are in `pixcloud.evaluate.training_settings` and `segment_settings`; the work is done
+by `pixcloud.evaluate.finetune`, `few_shot` and `segment`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from pixcloud.evaluate.command import lasting, results_file
+from pixcloud.evaluate.segment_settings import SegmentConfig
 from pixcloud.evaluate.training_settings import FewShotConfig, FinetuneConfig
 
 if TYPE_CHECKING:
     from pixcloud.encoders import PointEncoder
     from pixcloud.evaluate.few_shot import FewShotResult
     from pixcloud.evaluate.finetune import FinetuneResult
+    from pixcloud.evaluate.part_result import SegmentResult
 
 
 def finetune(config: FinetuneConfig) -> FinetuneResult:
@@ -77,6 +79,41 @@ def fewshot(config: FewShotConfig) -> FewShotResult:
         out=out,
         say=_say,
         source=lasting(config.data.source),
+    )
+
+
+def segment(config: SegmentConfig) -> SegmentResult:
+    """Train a part segmenter on an encoder, and score it on the test split once.
+
+    Args:
+        config: see `SegmentConfig`.
+
+    Returns:
+        The rows, which are appended to the results file too; printing it shows a table of them and
+        one of the categories.
+
+    Raises:
+        PixCloudError: for an encoder, data or settings that the user can mend.
+
+    Example:
+        >>> segment(SegmentConfig(encoder="runs/demo"))  # doctest: +SKIP
+    """
+    from pixcloud.data.sources import open_parts, split_there
+    from pixcloud.evaluate.segment import joined, run_segment
+
+    out, source = results_file(config.out, config.encoder), config.data.source
+    train = open_parts(source, "train")
+    if config.segment.with_val and split_there(source, "val"):
+        train = joined(train, open_parts(source, "val"))
+    return run_segment(
+        _encoder(config.encoder),
+        config.encoder,
+        train,
+        open_parts(source, "test"),
+        config,
+        out=out,
+        say=_say,
+        source=lasting(source),
     )
 
 

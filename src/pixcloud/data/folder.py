@@ -1,0 +1,208 @@
+"""Stage 2, a user's own labelled shapes: a folder of class folders <-> `LabelledClouds`.
+
+    ROOT/<class>/*.ply|obj|npz|...                  a quarter of each class becomes the test split
+    ROOT/<class>/{train,val,test}/*                 a split that is given
+    ROOT/{train,val,test}/<class>/*                 the same, the other way round
+
+Clouds and meshes may be mixed. With labels of points or faces (`part_labels`) they are parts, too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pixcloud.data.pair_writer import named_generator
+from pixcloud.data.part_labels import labelled_points
+from pixcloud.data.shapes import SHAPE_SUFFIXES, shape_points
+from pixcloud.errors import DataError, FileFormatError, some
+from pixcloud.types import LabelledClouds
+
+SPLITS = ("train", "val", "test")
+PART_LIST = "parts.json"
+STORED_POINTS = 2048
+TEST_SHARE = 0.25  # of a class without a given split
+Read = Callable[[Path, str], Any]
+
+
+class FolderShape(NamedTuple):
+    """A shape of a user: its file, its class, and its split, "" where none is given."""
+
+    path: Path
+    category: str
+    split: str
+
+
+def list_folder(root: Path) -> list[FolderShape]:
+    """The shapes of class folders, sorted by class and name.
+
+    Raises:
+        DataError: if there are none.
+    """
+    outer = _folders(root)
+    shapes: list[FolderShape] = []
+    if outer and set(outer) <= set(SPLITS):
+        for split in outer:
+            for category in _folders(root / split):
+                shapes += _shapes(root / split / category, category, split)
+    else:
+        for category in outer:
+            shapes += _shapes(root / category, category, "")
+            for split in set(_folders(root / category)) & set(SPLITS):
+                shapes += _shapes(root / category / split, category, split)
+    if not shapes:
+        raise DataError(
+            f"{root}: no shapes in class folders; expected <class>/*{', *'.join(SHAPE_SUFFIXES)}, "
+            "or the same in <class>/{train,test}/ or {train,test}/<class>/"
+        )
+    return sorted(shapes, key=lambda shape: (shape.category, shape.path))
+
+
+def read_folder(root: Path, split: str) -> LabelledClouds:
+    """Labelled clouds of a folder, 2,048 points of each.
+
+    Meshes are sampled on their surface; of clouds a random part is taken, and points are repeated
+    where there are fewer. What is drawn depends on the names of files alone.
+
+    Args:
+        root: folder of class folders; y is up.
+        split: "train" or "test"; a given "val" is read by that name.
+
+    Raises:
+        DataError: if the split is empty, or a shape cannot be read.
+    """
+    chosen, classes = _of_split(root, split)
+    points = [
+        shape_points(shape.path, _name(root, shape), STORED_POINTS, "y", 0, "folder")
+        for shape in chosen
+    ]
+    return LabelledClouds(
+        name=root.name,
+        split=split,
+        points=np.stack(points),
+        labels=np.array([classes.index(shape.category) for shape in chosen], np.int64),
+        classes=classes,
+    )
+
+
+def read_part_folder(root: Path, split: str) -> LabelledClouds:
+    """Clouds of a folder with a label for each point or face, 2,048 points of each.
+
+    The labels of a category are its distinct numbers in order. ROOT/parts.json may name them:
+    {"mug": ["cup", "handle"]} for the labels 0 and 1, or {"mug": {"1": "cup", "7": "handle"}}.
+
+    Args:
+        root: folder of class folders; y is up.
+        split: "train" or "test"; a given "val" is read by that name.
+
+    Raises:
+        DataError: if the split is empty, a shape cannot be read or has no labels, or it has labels
+            that `parts.json` does not name.
+    """
+    chosen, classes = _of_split(root, split)
+    found = {
+        shape.path: labelled_points(shape.path, _name(root, shape), STORED_POINTS)
+        for shape in _all(root)
+    }
+    names = _part_names(root, found)
+    offsets, first = {}, 0
+    for category, own in names.items():
+        offsets[category] = first
+        first += len(own)
+    points, parts = [], []
+    for shape in chosen:
+        cloud, labels = found[shape.path]
+        numbers = list(names[shape.category])
+        points.append(cloud)
+        parts.append(np.searchsorted(numbers, labels) + offsets[shape.category])
+    return LabelledClouds(
+        name=root.name,
+        split=split,
+        points=np.stack(points),
+        labels=np.array([classes.index(shape.category) for shape in chosen], np.int64),
+        classes=classes,
+        parts=np.stack(parts).astype(np.int64),
+        part_names={category: list(own.values()) for category, own in names.items()},
+    )
+
+
+def _all(root: Path) -> list[FolderShape]:
+    """Every shape with a split: the given one, or one drawn from the names of its class."""
+    shapes = list_folder(root)
+    drawn: dict[Path, str] = {}
+    for category in sorted({shape.category for shape in shapes}):
+        own = [shape.path for shape in shapes if shape.category == category and not shape.split]
+        order = named_generator(0, "folder split", category).permutation(len(own))
+        held = round(TEST_SHARE * len(own)) or int(len(own) > 1)
+        drawn |= {
+            own[place]: "test" if rank < held else "train" for rank, place in enumerate(order)
+        }
+    return [shape._replace(split=shape.split or drawn[shape.path]) for shape in shapes]
+
+
+def _of_split(root: Path, split: str) -> tuple[list[FolderShape], list[str]]:
+    shapes = _all(root)
+    chosen = [shape for shape in shapes if shape.split == split]
+    if not chosen:
+        there = sorted({shape.split for shape in shapes})
+        raise DataError(f"{root}: its {split} split holds no shapes; there are {', '.join(there)}")
+    return chosen, sorted({shape.category for shape in shapes})
+
+
+def _part_names(
+    root: Path, found: dict[Path, tuple[np.ndarray, np.ndarray]]
+) -> dict[str, dict[int, str]]:
+    """Category -> label -> name, both in order, of all labels that occur or are named."""
+    named = _read_part_list(root / PART_LIST)
+    names: dict[str, dict[int, str]] = {}
+    for shape in list_folder(root):
+        labels = {int(label) for label in np.unique(found[shape.path][1])}
+        own = names.setdefault(shape.category, dict(named.get(shape.category, {})))
+        if shape.category in named:
+            if unknown := labels - set(own):
+                raise DataError(
+                    f"{shape.path}: has labels that {root / PART_LIST} does not name for "
+                    f"{shape.category}: {some(sorted(unknown))}"
+                )
+        else:
+            own |= {label: f"part {label}" for label in labels}
+    return {category: dict(sorted(own.items())) for category, own in sorted(names.items())}
+
+
+def _read_part_list(path: Path) -> dict[str, dict[int, str]]:
+    if not path.is_file():
+        return {}
+    try:
+        content: Any = json.loads(path.read_text("utf-8"))
+        named = {}
+        for category, parts in content.items():
+            pairs = parts.items() if isinstance(parts, dict) else enumerate(parts)
+            named[str(category)] = {int(label): str(name) for label, name in pairs}
+        return named
+    except (ValueError, AttributeError, TypeError) as error:
+        raise FileFormatError(
+            f'{path}: expected {{"class": ["part", ...]}} or {{"class": {{"label": "part"}}}} '
+            f"({error})"
+        ) from error
+
+
+def _shapes(folder: Path, category: str, split: str) -> list[FolderShape]:
+    return [
+        FolderShape(path, category, split)
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in SHAPE_SUFFIXES
+        and not path.name.startswith(".")
+        and path.is_file()
+    ]
+
+
+def _folders(root: Path) -> list[str]:
+    return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _name(root: Path, shape: FolderShape) -> str:
+    return shape.path.relative_to(root).as_posix()

@@ -1,0 +1,69 @@
+"""Stage 1, labelled shapes out: points or a mesh with a part of each -> PLY with colours, labels.
+
+Viewers show the colours; `pixcloud.data.part_labels` reads the property `label` again.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from pathlib import Path
+
+import numpy as np
+
+from pixcloud.atomic import write_bytes
+from pixcloud.types import Mesh
+
+
+def part_colors(count: int) -> np.ndarray:
+    """Distinct colours (count, 3) uint8 sRGB: hues apart by the golden ratio, two brightnesses.
+
+    >>> part_colors(2).tolist()
+    [[217, 88, 76], [76, 141, 204]]
+    """
+    hues = [(0.015 + 0.618034 * i) % 1 for i in range(count)]
+    values = [(0.85, 0.65), (0.80, 0.63), (0.70, 0.60)]
+    colors = [
+        colorsys.hsv_to_rgb(hue, values[i % 3][1], values[i % 3][0]) for i, hue in enumerate(hues)
+    ]
+    return np.round(255 * np.array(colors).reshape(-1, 3)).astype(np.uint8)
+
+
+def write_labelled_cloud(path: Path, points: np.ndarray, labels: np.ndarray) -> None:
+    """Points (N, 3) with labels (N,) as binary PLY: x y z, red green blue, label; in one step."""
+    record = np.dtype(
+        [("xyz", "<f4", 3), ("color", "u1", 3), ("label", "<i4")]
+    )  # without gaps between fields, as PLY wants it
+    vertices = np.empty(len(points), record)
+    vertices["xyz"], vertices["label"] = points, labels
+    vertices["color"] = part_colors(int(labels.max(initial=0)) + 1)[labels]
+    header = _header(f"element vertex {len(points)}", _XYZ, _COLOR, _LABEL)
+    write_bytes(path, header + vertices.tobytes())
+
+
+def write_labelled_mesh(path: Path, mesh: Mesh, labels: np.ndarray) -> None:
+    """A mesh with labels (F,) of its faces as binary PLY; the faces have colours, label too."""
+    record = np.dtype(
+        [("count", "u1"), ("corners", "<i4", 3), ("color", "u1", 3), ("label", "<i4")]
+    )
+    faces = np.empty(len(mesh.faces), record)
+    faces["count"], faces["corners"], faces["label"] = 3, mesh.faces, labels
+    faces["color"] = part_colors(int(labels.max(initial=0)) + 1)[labels]
+    header = _header(
+        f"element vertex {len(mesh.vertices)}",
+        _XYZ,
+        f"element face {len(mesh.faces)}",
+        "property list uchar int vertex_indices",
+        _COLOR,
+        _LABEL,
+    )
+    write_bytes(path, header + mesh.vertices.astype("<f4").tobytes() + faces.tobytes())
+
+
+_XYZ = "property float x\nproperty float y\nproperty float z"
+_COLOR = "property uchar red\nproperty uchar green\nproperty uchar blue"
+_LABEL = "property int label"
+
+
+def _header(*lines: str) -> bytes:
+    text = "\n".join(["ply", "format binary_little_endian 1.0", *lines, "end_header"])
+    return (text + "\n").encode("ascii")

@@ -1,0 +1,59 @@
+"""Stage 9, what part segmentation returns: rows, scores of each shape, a table per category.
+
+Before it: `pixcloud.evaluate.part_metrics`. `pixcloud.evaluate.segment` fills it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pixcloud.evaluate.part_metrics import PartScores
+from pixcloud.evaluate.results import SYNTHETIC, ResultRow, format_table
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+    from pixcloud.evaluate.segmenter import PointSegmenter
+
+# How the best part of a point is taken: of its shape's category (most papers), or of all parts
+# (CrossPoint). The first is what segmenters are used and chosen by.
+RULES = ("parts of the category", "any part")
+
+
+@dataclass(kw_only=True)
+class SegmentResult:
+    """rows of results; scores: (encoder, fraction, rule) -> `PartScores`; segmenters likewise.
+
+    Printed, it is the table of rows and one of the categories, by the first rule.
+    """
+
+    rows: list[ResultRow]
+    scores: dict[tuple[str, float, str], PartScores] = field(default_factory=dict)
+    segmenters: dict[tuple[str, float], PointSegmenter] = field(default_factory=dict)
+
+    def __rich__(self) -> Group:
+        from rich.console import Group
+
+        return Group(format_table(self.rows, title="Part segmentation"), self.by_category())
+
+    def by_category(self) -> Table:
+        """Mean IoU of each category, a column for each encoder and fraction."""
+        from rich.table import Table
+
+        own = [row for row in self.rows if row.metric == "instance_mIoU"]
+        own = [row for row in own if row.settings["rule"] == RULES[0]]
+        title = f"mIoU by category, {RULES[0]}"
+        if own and all(row.dataset.startswith(SYNTHETIC) for row in own):
+            title += " (synthetic data)"
+        table = Table(title=title)
+        table.add_column("category")
+        table.add_column("shapes", justify="right")
+        for row in own:
+            name = f"{row.encoder}, {100 * row.settings['fraction']:g} %"
+            table.add_column(name, justify="right")
+        for name, first in own[0].settings["categories"].items() if own else ():
+            values = [f"{100 * row.settings['categories'][name]['miou']:.1f}" for row in own]
+            table.add_row(name, f"{first['n']:,}", *values)
+        return table
