@@ -28,6 +28,7 @@ ORDER = [
     ("objective",),
     ("export", "import_weights", "optimizer", "schedule"),
     ("checkpoint",),
+    ("cross_modal",),
     ("evaluate",),
     ("import_classifiers",),
     ("precision", "run_folder", "progress", "selection"),

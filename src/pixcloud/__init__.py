@@ -12,6 +12,7 @@ from pixcloud._version import __version__
 
 if TYPE_CHECKING:
     from pixcloud.config import PretrainConfig, pretrain_config
+    from pixcloud.cross_modal import load_cross_modal
     from pixcloud.data.make import make_pairs
     from pixcloud.data.sources import open_labelled, open_pairs
     from pixcloud.data.synthetic import ensure_synthetic
@@ -44,6 +45,7 @@ _WHERE = {
     "import_dgcnn": "pixcloud.import_classifiers",
     "import_pct": "pixcloud.import_classifiers",
     "load_classifier": "pixcloud.evaluate.classifier",
+    "load_cross_modal": "pixcloud.cross_modal",
     "load_encoder": "pixcloud.export",
     "make_pairs": "pixcloud.data.make",
     "open_labelled": "pixcloud.data.sources",
@@ -73,6 +75,7 @@ __all__ = [
     "import_dgcnn",
     "import_pct",
     "load_classifier",
+    "load_cross_modal",
     "load_encoder",
     "make_pairs",
     "open_labelled",

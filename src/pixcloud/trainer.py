@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import torch
 
-from pixcloud.building import build_objective
+from pixcloud.building import build_objective, export_objective
 from pixcloud.checkpoint import (
     Checkpoint,
     Progress,
@@ -31,12 +31,11 @@ from pixcloud.checkpoint import (
 )
 from pixcloud.config import PretrainConfig, validate
 from pixcloud.data.loading import PairDataset, PairOrder, pair_batches
-from pixcloud.data.shapenet import complete_pairs, gaps, pairs_sha256
+from pixcloud.data.shapenet import complete_pairs, gaps, pairs_sha256, split_pairs
 from pixcloud.data.sources import open_pair_index
 from pixcloud.data_parallel import DataParallel
 from pixcloud.distributed import ALONE, World
 from pixcloud.errors import CheckpointError, DataError, PixCloudError, TrainingError
-from pixcloud.export import save_encoder
 from pixcloud.launch import find_place, in_processes, processes, restarted
 from pixcloud.loggers.followers import Followers
 from pixcloud.loggers.target import require_packages
@@ -106,7 +105,8 @@ def _pretrain(config: PretrainConfig, notes: list[str], world: World) -> Pretrai
     )
     run = world.agree(lambda: RunFolder(config, world))
     index = world.agree(lambda: open_pair_index(config.data.source))
-    pairs = world.agree(lambda: complete_pairs(index, config.data.unpaired))
+    complete = world.agree(lambda: complete_pairs(index, config.data.unpaired))
+    pairs, _ = split_pairs(complete, config.data.held_out)
     dataset = PairDataset(pairs, config.data, config.views, config.seed)
     order = PairOrder(
         *(len(pairs), config.trainer.batch_size, config.trainer.epochs, config.seed),
@@ -379,16 +379,10 @@ class Trainer:
             )
 
     def export(self, origin: dict[str, Any]) -> None:
-        """Write the point encoder and its head as they are now."""
-        origin = {
-            "method": "CrossPoint",
-            "recipe": self.config.recipe,
-            "seed": self.config.seed,
-            "source": self.config.data.source,
-            **origin,
-        }
-        encoder, head = self.objective.point_encoder, self.objective.point_head
-        self.world.decide(lambda: save_encoder(self.run.encoder, encoder, head, origin))
+        """Write both encoders and their heads as they are now."""
+        origin = {"pairs_sha256": self.progress.pairs, **origin}
+        folder, both, config = self.run.encoder, self.objective, self.config
+        self.world.decide(lambda: export_objective(folder, both, config, origin))
 
 
 def _required(read: list[PairBatch] | PixCloudError) -> list[PairBatch]:
