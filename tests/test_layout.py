@@ -33,7 +33,7 @@ ORDER = [
     ("import_classifiers",),
     ("precision", "run_folder", "progress", "selection"),
     ("loggers",),
-    ("machine_settings", "building", "data_parallel", "step", "loss_sums"),
+    ("machine_settings", "building", "held_out", "data_parallel", "step", "loss_sums"),
     ("trainer",),
     ("report",),
     ("demo", "doctor"),

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pixcloud.evaluate.classifier import load_classifier, save_classifier
     from pixcloud.evaluate.classify import classify
     from pixcloud.evaluate.command import probe
+    from pixcloud.evaluate.retrieval_command import retrieve
+    from pixcloud.evaluate.retrieval_settings import RetrieveConfig
     from pixcloud.evaluate.settings import ProbeConfig
     from pixcloud.evaluate.training_command import fewshot, finetune
     from pixcloud.evaluate.training_settings import FewShotConfig, FinetuneConfig
@@ -36,6 +38,7 @@ _WHERE = {
     "PixCloudError": "pixcloud.errors",
     "PretrainConfig": "pixcloud.config",
     "ProbeConfig": "pixcloud.evaluate.settings",
+    "RetrieveConfig": "pixcloud.evaluate.retrieval_settings",
     "build_encoder": "pixcloud.encoders",
     "classify": "pixcloud.evaluate.classify",
     "ensure_synthetic": "pixcloud.data.synthetic",
@@ -55,6 +58,7 @@ _WHERE = {
     "probe": "pixcloud.evaluate.command",
     "register_encoder": "pixcloud.encoders",
     "report": "pixcloud.report.page",
+    "retrieve": "pixcloud.evaluate.retrieval_command",
     "save_classifier": "pixcloud.evaluate.classifier",
     "save_encoder": "pixcloud.export",
 }
@@ -65,6 +69,7 @@ __all__ = [
     "PixCloudError",
     "PretrainConfig",
     "ProbeConfig",
+    "RetrieveConfig",
     "__version__",
     "build_encoder",
     "classify",
@@ -85,6 +90,7 @@ __all__ = [
     "probe",
     "register_encoder",
     "report",
+    "retrieve",
     "save_classifier",
     "save_encoder",
 ]

@@ -45,6 +45,11 @@ COMMANDS: dict[str, Command] = {
         "pixcloud.evaluate.training_command:fewshot",
         "pixcloud.evaluate.training_settings:FewShotConfig",
     ),
+    "retrieve": Command(
+        "find clouds by pictures, pictures by clouds, and clouds by clouds",
+        "pixcloud.evaluate.retrieval_command:retrieve",
+        "pixcloud.evaluate.retrieval_settings:RetrieveConfig",
+    ),
     "classify": Command(
         "the class of your own clouds and meshes, by a fine-tuned classifier",
         "pixcloud.evaluate.classify:classify",
@@ -74,5 +79,5 @@ COMMANDS: dict[str, Command] = {
 # Commands that make something beside what they print.
 WORKING = (
     *("demo", "pretrain", "probe", "finetune", "fewshot", "classify"),
-    *("log", "data", "import"),
+    *("retrieve", "log", "data", "import"),
 )

@@ -50,6 +50,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "trainer.checkpoint_every": (0, 1e12, True),
     "trainer.keep_checkpoints": (1, 1e9, True),
     "trainer.probe_every": (0, 1e9, True),
+    "trainer.retrieve_every": (0, 1e9, True),
     "trainer.validation_share": (0, 1, False),
     "wandb.drain": (0, 3600, True),
     "wandb.timeout": (0, 3600, False),

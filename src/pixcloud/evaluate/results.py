@@ -53,16 +53,18 @@ class ResultRow:
 
 
 def table_of(protocol: str) -> str:
-    """What protocols must have in common to stand in one table or chart: "" but for few-shot.
+    """What protocols must have in common to stand in one table or chart: "" for accuracies.
 
     The two ways of few-shot differ in what they learn from and are scored on, and both differ from
-    accuracies over all classes.
+    accuracies over all classes; retrieval has chance levels of its own.
 
     >>> table_of("svm C=0.01 (published)")
     ''
     >>> table_of("few-shot 5-way 10-shot (CrossPoint: frozen)") == "CrossPoint: frozen"
     True
     """
+    if protocol == "retrieval":
+        return protocol
     few_shot = protocol.startswith("few-shot ")
     return protocol.partition("(")[2].removesuffix(")") if few_shot else ""
 
