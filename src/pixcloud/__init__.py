@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pixcloud.evaluate.classifier import load_classifier, save_classifier
     from pixcloud.evaluate.classify import classify
     from pixcloud.evaluate.command import probe
+    from pixcloud.evaluate.evaluation import evaluate_encoder
+    from pixcloud.evaluate.evaluation_settings import EvaluateConfig
     from pixcloud.evaluate.retrieval_command import retrieve
     from pixcloud.evaluate.retrieval_settings import RetrieveConfig
     from pixcloud.evaluate.settings import ProbeConfig
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from pixcloud.trainer import pretrain
 
 _WHERE = {
+    "EvaluateConfig": "pixcloud.evaluate.evaluation_settings",
     "FewShotConfig": "pixcloud.evaluate.training_settings",
     "FinetuneConfig": "pixcloud.evaluate.training_settings",
     "PixCloudError": "pixcloud.errors",
@@ -42,6 +45,7 @@ _WHERE = {
     "build_encoder": "pixcloud.encoders",
     "classify": "pixcloud.evaluate.classify",
     "ensure_synthetic": "pixcloud.data.synthetic",
+    "evaluate_encoder": "pixcloud.evaluate.evaluation",
     "fewshot": "pixcloud.evaluate.training_command",
     "finetune": "pixcloud.evaluate.training_command",
     "import_crosspoint": "pixcloud.import_weights",
@@ -64,6 +68,7 @@ _WHERE = {
 }
 
 __all__ = [
+    "EvaluateConfig",
     "FewShotConfig",
     "FinetuneConfig",
     "PixCloudError",
@@ -74,6 +79,7 @@ __all__ = [
     "build_encoder",
     "classify",
     "ensure_synthetic",
+    "evaluate_encoder",
     "fewshot",
     "finetune",
     "import_crosspoint",

@@ -50,6 +50,11 @@ COMMANDS: dict[str, Command] = {
         "pixcloud.evaluate.retrieval_command:retrieve",
         "pixcloud.evaluate.retrieval_settings:RetrieveConfig",
     ),
+    "evaluate": Command(
+        "every protocol that the data allow: what an encoder is worth, in one file",
+        "pixcloud.evaluate.evaluation:evaluate_encoder",
+        "pixcloud.evaluate.evaluation_settings:EvaluateConfig",
+    ),
     "classify": Command(
         "the class of your own clouds and meshes, by a fine-tuned classifier",
         "pixcloud.evaluate.classify:classify",
@@ -79,5 +84,5 @@ COMMANDS: dict[str, Command] = {
 # Commands that make something beside what they print.
 WORKING = (
     *("demo", "pretrain", "probe", "finetune", "fewshot", "classify"),
-    *("retrieve", "log", "data", "import"),
+    *("retrieve", "evaluate", "log", "data", "import"),
 )
