@@ -22,6 +22,7 @@ QUICK = [
     *("--probe.num_points", "24", "--probe.baselines", "false", "--probe.threads", "1"),
     *("--fewshot.num_points", "24", "--fewshot.ways", "2", "--fewshot.shots", "2"),
     *("--fewshot.queries", "3", "--fewshot.trials", "2", "--fewshot.baseline", "false"),
+    *("--retrieve.baselines", "false"),
 ]
 ROW = ResultRow(
     protocol="p",

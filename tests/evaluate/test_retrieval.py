@@ -111,11 +111,14 @@ def test_command(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFi
     names = [row.metric for row in rows]
     assert names == [
         f"{direction} {what}"
-        for direction in ("picture to cloud", "cloud to picture", "cloud to cloud")
+        for direction in ("picture to cloud", "cloud to picture", *2 * ("cloud to cloud",))
         for what in ("recall@1", "recall@5", "recall@10", "mAP")
     ]
-    assert [row.split for row in rows] == ["held out"] * 8 + ["test"] * 4
-    assert [row.n for row in rows] == [12] * 4 + [4] * 4 + [8] * 4
+    assert [row.split for row in rows] == ["held out"] * 8 + ["test"] * 8
+    assert [row.n for row in rows] == [12] * 4 + [4] * 4 + [8] * 8
+    names = [str(run)] * 12 + [f"{run}, untrained"] * 4
+    assert [row.encoder for row in rows] == names
+    assert len({row.encoder_sha256 for row in rows}) == 2
     assert {row.protocol for row in rows} == {"retrieval"}
     chances = [row.settings["chance"] for row in rows]
     assert chances[:3] == [0.25, 1.0, 1.0]
@@ -129,7 +132,7 @@ def test_command(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFi
     # the same again, bit for bit
     retrieve(*words, capsys=capsys)
     twice = [row.value for row in read_rows(out)]
-    assert twice[:12] == twice[12:]
+    assert twice[:16] == twice[16:]
 
 
 def test_numbers_are_those_of_the_slow_way(model: CrossModal, data: Path) -> None:
@@ -188,6 +191,7 @@ def test_clouds_of_any_encoder(
     """An encoder without its picture tower is asked by clouds alone, and it is said."""
     save_encoder(tmp_path / "e", build_encoder("pointnet", embed_dim=8, widths=[4]))
     words = [tmp_path / "e", "--data.source", data, "--retrieve.cache", "false"]
+    words += ["--retrieve.baselines", "false"]
     code, _, err = retrieve(*words, capsys=capsys)
     assert code == 0
     assert "nothing between pictures and clouds" in err

@@ -21,6 +21,7 @@ from pixcloud.errors import ConfigError, DataError
 from pixcloud.evaluate.features import cached_features, embed_clouds
 from pixcloud.evaluate.metrics import wilson_interval
 from pixcloud.evaluate.pairs_in_space import PairsInSpace, embed_pairs
+from pixcloud.evaluate.probe import untrained
 from pixcloud.evaluate.results import ResultRow
 from pixcloud.evaluate.retrieval_metrics import Ranks, bootstrap_interval, chance_of, ranks
 from pixcloud.evaluate.retrieval_settings import RetrievalSettings
@@ -53,8 +54,8 @@ def retrieval_table(rows: Sequence[ResultRow], title: str = "Retrieval") -> Tabl
 
     if any(row.dataset.startswith("synthetic") for row in rows):
         title += " (synthetic data)"
-    notes = {row.encoder for row in rows}
-    table = Table(title=title, caption=", ".join(sorted(notes)))
+    table = Table(title=title)
+    table.add_column("encoder")
     table.add_column("data")
     table.add_column("metric")
     for name in ("value", "95 % interval", "chance", "queries", "among"):
@@ -62,6 +63,7 @@ def retrieval_table(rows: Sequence[ResultRow], title: str = "Retrieval") -> Tabl
     for row in rows:
         low, high = row.ci95 or (row.value, row.value)
         table.add_row(
+            row.encoder,
             f"{row.dataset}, {row.split}",
             row.metric,
             f"{100 * row.value:.1f}",
@@ -174,6 +176,8 @@ def retrieve_clouds(
 ) -> list[ResultRow]:
     """Rows of retrieval of clouds of the same class, each cloud by all the others.
 
+    With `settings.baselines` the same encoder with fresh weights is asked too.
+
     Args:
         encoder: frozen.
         encoder_name: for the rows.
@@ -184,6 +188,20 @@ def retrieve_clouds(
     Raises:
         DataError: as `embed_clouds`, or if no class has two clouds.
     """
+    contenders = {encoder_name: encoder}
+    if settings.baselines:
+        contenders[f"{encoder_name}, untrained"] = untrained(encoder, settings.seed)
+    return [
+        row
+        for name, each in contenders.items()
+        for row in _same_class(each, name, test, settings, say)
+    ]
+
+
+def _same_class(
+    encoder: PointEncoder, name: str, test: LabelledClouds, settings: RetrievalSettings, say: Say
+) -> list[ResultRow]:
+    """The rows of one encoder."""
     started = time.perf_counter()
     points = settings.num_points or min(1024, test.points.shape[1])
     options: dict[str, Any] = {"num_points": points, "batch_size": settings.batch_size}
@@ -197,7 +215,7 @@ def retrieve_clouds(
     if missing := int((~found.scored).sum()):
         say(f"{test.name} {test.split}: {missing} clouds are alone in their class and do not ask")
     details = {"num_points": points, "similarity": "cosine of pooled features", "relevant": "class"}
-    common = _Common(encoder, encoder_name, test.name, test.split, settings, details, started)
+    common = _Common(encoder, name, test.name, test.split, settings, details, started)
     return _rows(SAME_CLASS, found, np.arange(len(features)), common)
 
 

@@ -26,9 +26,11 @@ class RetrievalSettings:
             mean the mean of their vectors.
         num_points: the first so many points of each cloud; 0 takes as many as in pre-training for
             pairs, and up to 1,024 for labelled clouds, as `pixcloud probe`.
+        baselines: also let clouds ask by the same encoder untrained, which shape alone lets find
+            far more than chance.
         batch_size: clouds or pictures embedded at a time.
         cache: keep features of labelled clouds on disk, and use those kept.
-        seed: of the bootstrap.
+        seed: of the bootstrap and of the untrained encoder.
 
     Raises:
         ConfigError: if a value is out of range.
@@ -38,6 +40,7 @@ class RetrievalSettings:
     pairs: Literal["held-out", "all"] = "held-out"
     views: Literal["all", "first", "mean"] = "all"
     num_points: int = 0
+    baselines: bool = True
     batch_size: int = 128
     cache: bool = True
     seed: int = 0
