@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixcloud import load_cross_modal, pretrain, pretrain_config, save_encoder
+from pixcloud import load_cross_modal, save_encoder
 from pixcloud.checkpoint import last_good
 from pixcloud.cross_modal import CrossModal
 from pixcloud.data.views import unit_sphere
@@ -20,35 +20,13 @@ from pixcloud.export import load_encoder, weights_sha256
 
 
 @pytest.fixture(scope="module")
-def run(pair_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small run that holds out a quarter of its pairs."""
-    path = tmp_path_factory.mktemp("cross") / "run"
-    config = pretrain_config(
-        run=str(path),
-        data={
-            "source": f"pairs:{pair_tree}",
-            "num_points": 32,
-            "picture_size": 24,
-            "workers": 0,
-            "held_out": 0.25,
-        },
-        encoder={"name": "pointnet", "settings": {"embed_dim": 32, "widths": [8, 16]}},
-        image={"name": "resnet-tiny"},
-        objective={"point_hidden": 16, "image_hidden": 16, "projection_dim": 8},
-        trainer={"epochs": 1, "batch_size": 4},
-    )
-    assert pretrain(config).steps == 2  # 9 of 12 pairs
-    return path
+def model(held_run: Path) -> CrossModal:
+    return load_cross_modal(held_run)
 
 
-@pytest.fixture(scope="module")
-def model(run: Path) -> CrossModal:
-    return load_cross_modal(run)
-
-
-def test_as_trained(run: Path, model: CrossModal) -> None:
+def test_as_trained(held_run: Path, model: CrossModal) -> None:
     """The projections are those of the objective's own modules, whose weights a checkpoint has."""
-    saved = last_good(run / "checkpoints")
+    saved = last_good(held_run / "checkpoints")
     assert saved is not None
     for name, value in model.state_dict().items():
         assert torch.equal(value, saved.model[name]), name
@@ -56,7 +34,7 @@ def test_as_trained(run: Path, model: CrossModal) -> None:
     assert model.origin["held_out"] == 0.25
     assert model.origin["pairs_sha256"] == saved.state["pairs"]
     assert not model.training
-    assert weights_sha256(load_encoder(run)) == weights_sha256(model.point_encoder)
+    assert weights_sha256(load_encoder(held_run)) == weights_sha256(model.point_encoder)
     points = torch.rand(5, 40, 3) + 7
     z = model.point_head(model.point_encoder(unit_sphere(points)).pooled)
     expected = z / z.norm(dim=1, keepdim=True)
@@ -70,9 +48,9 @@ def test_as_trained(run: Path, model: CrossModal) -> None:
     assert model.embed_points(points[0]).shape == (8,)
 
 
-def test_of_a_run_without_an_export(run: Path, model: CrossModal, tmp_path: Path) -> None:
+def test_of_a_run_without_an_export(held_run: Path, model: CrossModal, tmp_path: Path) -> None:
     cut = tmp_path / "cut"
-    shutil.copytree(run, cut)
+    shutil.copytree(held_run, cut)
     shutil.rmtree(cut / "encoder")
     state = torch.get_rng_state()
     again = load_cross_modal(cut)
@@ -80,18 +58,18 @@ def test_of_a_run_without_an_export(run: Path, model: CrossModal, tmp_path: Path
     assert weights_sha256(again) == weights_sha256(model)
     assert again.origin["pairs_sha256"] == model.origin["pairs_sha256"]
     # An export of an earlier version has no picture tower.
-    shutil.copytree(run / "encoder", cut / "encoder")
+    shutil.copytree(held_run / "encoder", cut / "encoder")
     (cut / "encoder" / "picture.safetensors").unlink()
     assert weights_sha256(load_cross_modal(cut)) == weights_sha256(model)
 
 
-def test_without_picture_tower(run: Path, tmp_path: Path) -> None:
+def test_without_picture_tower(held_run: Path, tmp_path: Path) -> None:
     save_encoder(tmp_path / "e", build_encoder("pointnet", embed_dim=8, widths=[4]))
     with pytest.raises(WeightsError, match=r"e/picture\.safetensors: missing.*give a run"):
         load_cross_modal(tmp_path / "e")
     with pytest.raises(WeightsError, match="no such folder"):
         load_cross_modal(tmp_path / "nowhere")
-    shutil.copytree(run / "encoder", tmp_path / "f")
+    shutil.copytree(held_run / "encoder", tmp_path / "f")
     meta = json.loads((tmp_path / "f" / "config.json").read_text())
     (tmp_path / "f" / "config.json").write_text(json.dumps({**meta, "picture": None}))
     with pytest.raises(WeightsError, match=r"config\.json beside it does not describe it"):

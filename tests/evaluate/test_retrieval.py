@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import write_pair_tree, write_ply
+from conftest import pretrain_small, write_ply
 from pixcloud import cli, load_cross_modal, pretrain, pretrain_config, save_encoder
 from pixcloud.cross_modal import CrossModal
-from pixcloud.data.modelnet import write_modelnet
 from pixcloud.data.shapenet import Pair, pairs_sha256, split_pairs
 from pixcloud.data.sources import open_pairs
 from pixcloud.encoders import build_encoder
@@ -23,48 +22,12 @@ from pixcloud.evaluate.pairs_in_space import embed_pairs
 from pixcloud.evaluate.results import read_rows
 from pixcloud.evaluate.retrieval import choose_pairs, cross_modal_ranks
 from pixcloud.evaluate.retrieval_settings import RetrievalSettings
-from pixcloud.types import LabelledClouds
 from reference import plain_retrieval
 
-SMALL = {
-    "encoder": {"name": "pointnet", "settings": {"embed_dim": 32, "widths": [8, 16]}},
-    "image": {"name": "resnet-tiny"},
-    "objective": {"point_hidden": 16, "image_hidden": 16, "projection_dim": 8},
-}
-
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """16 pairs with labelled clouds beside them."""
-    root = write_pair_tree(tmp_path_factory.mktemp("retrieval") / "mine", models=16, points=48)
-    labels = np.repeat([0, 1, 2], [4, 4, 1])
-    points = np.random.default_rng(0).normal(size=(9, 48, 3)) * (1 + labels[:, None, None])
-    for split in ("train", "test"):
-        clouds = LabelledClouds(
-            name="mine",
-            split=split,
-            points=points.astype(np.float32),
-            labels=labels,
-            classes=["a", "b", "c"],
-        )
-        write_modelnet(root, clouds)
-    return root
-
-
-@pytest.fixture(scope="module")
-def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that holds out 4 pairs and retrieves them every other epoch, and at the end."""
-    path = tmp_path_factory.mktemp("runs") / "run"
-    sizes = {"num_points": 32, "picture_size": 24, "workers": 0, "held_out": 0.25}
-    trainer = {"epochs": 3, "batch_size": 4, "retrieve_every": 2}
-    source = {"source": f"pairs:{data}", **sizes}
-    pretrain(pretrain_config(run=str(path), data=source, trainer=trainer, **SMALL))
-    return path
-
-
-@pytest.fixture(scope="module")
-def model(run: Path) -> CrossModal:
-    return load_cross_modal(run)
+def model(held_run: Path) -> CrossModal:
+    return load_cross_modal(held_run)
 
 
 def retrieve(*words: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -73,13 +36,13 @@ def retrieve(*words: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, s
     return code, out, err
 
 
-def test_during_training(run: Path, data: Path, model: CrossModal) -> None:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+def test_during_training(held_run: Path, labelled_pairs: Path, model: CrossModal) -> None:
+    lines = [json.loads(line) for line in (held_run / "metrics.jsonl").read_text().splitlines()]
     epochs = [line for line in lines if line["kind"] == "epoch"]
     assert ["retrieval_pairs" in line for line in epochs] == [False, True, True]
     last = epochs[-1]
     assert last["retrieval_pairs"] == 4
-    held = split_pairs(open_pairs(f"pairs:{data}"), 0.25)[1]
+    held = split_pairs(open_pairs(f"pairs:{labelled_pairs}"), 0.25)[1]
     found = cross_modal_ranks(embed_pairs(model, held, views="first"))
     for direction, numbers in found.items():
         for k in (1, 5, 10):
@@ -88,20 +51,21 @@ def test_during_training(run: Path, data: Path, model: CrossModal) -> None:
     assert last["cloud_to_picture_recall_5"] == 1.0  # of four
 
 
-def test_training_is_the_same_without_it(run: Path, data: Path, tmp_path: Path) -> None:
+def test_training_is_the_same_without_it(
+    held_run: Path, labelled_pairs: Path, tmp_path: Path
+) -> None:
     """Retrieval draws nothing and leaves the modules as they were."""
-    saved = json.loads((run / "encoder" / "config.json").read_text())
-    source = {"source": f"pairs:{data}", "num_points": 32, "picture_size": 24, "workers": 0}
-    trainer = {"epochs": 3, "batch_size": 4}
-    config = {"data": {**source, "held_out": 0.25}, "trainer": trainer, **SMALL}
-    pretrain(pretrain_config(run=str(tmp_path / "run"), **config))
+    saved = json.loads((held_run / "encoder" / "config.json").read_text())
+    pretrain_small(tmp_path / "run", labelled_pairs)
     again = json.loads((tmp_path / "run" / "encoder" / "config.json").read_text())
     assert again["weights_sha256"] == saved["weights_sha256"]
 
 
-def test_command(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command(
+    held_run: Path, labelled_pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "r.jsonl"
-    words = (run, "--data.source", data, "--out", out, "--retrieve.num_points", 32)
+    words = (held_run, "--data.source", labelled_pairs, "--out", out, "--retrieve.num_points", 32)
     code, shown, err = retrieve(*words, capsys=capsys)
     assert code == 0, err
     assert "1 clouds are alone in their class" in err
@@ -116,7 +80,7 @@ def test_command(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFi
     ]
     assert [row.split for row in rows] == ["held out"] * 8 + ["test"] * 8
     assert [row.n for row in rows] == [12] * 4 + [4] * 4 + [8] * 8
-    names = [str(run)] * 12 + [f"{run}, untrained"] * 4
+    names = [str(held_run)] * 12 + [f"{held_run}, untrained"] * 4
     assert [row.encoder for row in rows] == names
     assert len({row.encoder_sha256 for row in rows}) == 2
     assert {row.protocol for row in rows} == {"retrieval"}
@@ -128,15 +92,15 @@ def test_command(run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFi
     for row in rows:
         assert row.ci95 is not None
         assert row.ci95[0] <= row.value <= row.ci95[1]
-        assert row.settings["source"] == str(data)
+        assert row.settings["source"] == str(labelled_pairs)
     # the same again, bit for bit
     retrieve(*words, capsys=capsys)
     twice = [row.value for row in read_rows(out)]
     assert twice[:16] == twice[16:]
 
 
-def test_numbers_are_those_of_the_slow_way(model: CrossModal, data: Path) -> None:
-    pairs = open_pairs(f"pairs:{data}")[:6]
+def test_numbers_are_those_of_the_slow_way(model: CrossModal, labelled_pairs: Path) -> None:
+    pairs = open_pairs(f"pairs:{labelled_pairs}")[:6]
     space = embed_pairs(model, pairs, batch_size=4)
     assert space.shapes.tolist() == np.repeat(np.arange(6), 3).tolist()
     for direction, found in cross_modal_ranks(space).items():
@@ -155,9 +119,9 @@ def test_numbers_are_those_of_the_slow_way(model: CrossModal, data: Path) -> Non
     assert np.allclose(mean.pictures, expected, atol=1e-5)
 
 
-def test_what_was_seen(data: Path) -> None:
+def test_what_was_seen(labelled_pairs: Path) -> None:
     """By the hash of the pairs trained on, not by what somebody says."""
-    pairs, ask = open_pairs(f"pairs:{data}"), RetrievalSettings()
+    pairs, ask = open_pairs(f"pairs:{labelled_pairs}"), RetrievalSettings()
     trained, held = split_pairs(pairs, 0.25)
     assert (len(trained), len(held)) == (12, 4)
     assert not {p.name for p in trained} & {p.name for p in held}
@@ -175,22 +139,22 @@ def test_what_was_seen(data: Path) -> None:
 
 
 def test_seen_pairs_are_called_so(
-    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    held_run: Path, labelled_pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "r.jsonl"
-    words = ("--data.source", f"pairs:{data}", "--out", out, "--retrieve.pairs", "all")
-    code, _, err = retrieve(run, *words, "--retrieve.kind", "pictures", capsys=capsys)
+    words = ("--data.source", f"pairs:{labelled_pairs}", "--out", out, "--retrieve.pairs", "all")
+    code, _, err = retrieve(held_run, *words, "--retrieve.kind", "pictures", capsys=capsys)
     assert code == 0
     assert "most of these pairs were seen in training" in err
     assert {row.split for row in read_rows(out)} == {"partly seen"}
 
 
 def test_clouds_of_any_encoder(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    labelled_pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An encoder without its picture tower is asked by clouds alone, and it is said."""
     save_encoder(tmp_path / "e", build_encoder("pointnet", embed_dim=8, widths=[4]))
-    words = [tmp_path / "e", "--data.source", data, "--retrieve.cache", "false"]
+    words = [tmp_path / "e", "--data.source", labelled_pairs, "--retrieve.cache", "false"]
     words += ["--retrieve.baselines", "false"]
     code, _, err = retrieve(*words, capsys=capsys)
     assert code == 0
@@ -200,7 +164,9 @@ def test_clouds_of_any_encoder(
     assert code == 2
     assert "saved without its picture tower" in err
     labelled = tmp_path / "labelled"
-    shutil.copytree(data / "modelnet40_ply_hdf5_2048", labelled / "modelnet40_ply_hdf5_2048")
+    shutil.copytree(
+        labelled_pairs / "modelnet40_ply_hdf5_2048", labelled / "modelnet40_ply_hdf5_2048"
+    )
     words[2] = labelled
     code, _, err = retrieve(*words, "--retrieve.kind", "pictures", capsys=capsys)
     assert code == 2
@@ -208,10 +174,11 @@ def test_clouds_of_any_encoder(
     assert "holds no pairs" in err
 
 
-def test_refuses(model: CrossModal, data: Path, tmp_path: Path) -> None:
-    trainer = {"epochs": 1, "batch_size": 4, "retrieve_every": 1}
-    config = pretrain_config(run=str(tmp_path / "r"), trainer=trainer, **SMALL)
-    config.data.source = f"pairs:{data}"
+def test_refuses(model: CrossModal, labelled_pairs: Path, tmp_path: Path) -> None:
+    config = pretrain_config(
+        run=str(tmp_path / "r"), trainer={"retrieve_every": 1, "batch_size": 4}
+    )
+    config.data.source = f"pairs:{labelled_pairs}"
     with pytest.raises(ConfigError, match=r"0 pairs are held out.*set data\.held_out"):
         pretrain(config)
     assert not (tmp_path / "r").exists()
@@ -219,7 +186,7 @@ def test_refuses(model: CrossModal, data: Path, tmp_path: Path) -> None:
         pretrain_config(data={"held_out": 1})
     with pytest.raises(ConfigError, match=r"retrieve\.batch_size is 0"):
         RetrievalSettings(batch_size=0)
-    pairs = open_pairs(f"pairs:{data}")
+    pairs = open_pairs(f"pairs:{labelled_pairs}")
     with pytest.raises(DataError, match="at least two"):
         embed_pairs(model, pairs[:1])
     write_ply(tmp_path / "few.ply", np.eye(3))
