@@ -12,6 +12,7 @@ from pixcloud._version import __version__
 
 if TYPE_CHECKING:
     from pixcloud.config import PretrainConfig, pretrain_config
+    from pixcloud.cross_modal import load_cross_modal
     from pixcloud.data.make import make_pairs
     from pixcloud.data.sources import open_labelled, open_pairs, open_parts
     from pixcloud.data.synthetic import ensure_synthetic
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
     from pixcloud.evaluate.classifier import load_classifier, save_classifier
     from pixcloud.evaluate.classify import classify
     from pixcloud.evaluate.command import probe
+    from pixcloud.evaluate.embed import embed
+    from pixcloud.evaluate.evaluation import evaluate_encoder
+    from pixcloud.evaluate.evaluation_settings import EvaluateConfig
     from pixcloud.evaluate.label_parts import parts
+    from pixcloud.evaluate.retrieval_command import retrieve
+    from pixcloud.evaluate.retrieval_settings import RetrieveConfig
+    from pixcloud.evaluate.search import search
     from pixcloud.evaluate.segment_settings import SegmentConfig
     from pixcloud.evaluate.segmenter import load_segmenter, save_segmenter
     from pixcloud.evaluate.settings import ProbeConfig
@@ -30,24 +37,31 @@ if TYPE_CHECKING:
     from pixcloud.import_classifiers import import_dgcnn, import_pct
     from pixcloud.import_weights import import_crosspoint
     from pixcloud.report.page import report
+    from pixcloud.store import VectorStore
     from pixcloud.trainer import pretrain
 
 _WHERE = {
+    "EvaluateConfig": "pixcloud.evaluate.evaluation_settings",
     "FewShotConfig": "pixcloud.evaluate.training_settings",
     "FinetuneConfig": "pixcloud.evaluate.training_settings",
     "PixCloudError": "pixcloud.errors",
     "PretrainConfig": "pixcloud.config",
     "ProbeConfig": "pixcloud.evaluate.settings",
+    "RetrieveConfig": "pixcloud.evaluate.retrieval_settings",
     "SegmentConfig": "pixcloud.evaluate.segment_settings",
+    "VectorStore": "pixcloud.store",
     "build_encoder": "pixcloud.encoders",
     "classify": "pixcloud.evaluate.classify",
+    "embed": "pixcloud.evaluate.embed",
     "ensure_synthetic": "pixcloud.data.synthetic",
+    "evaluate_encoder": "pixcloud.evaluate.evaluation",
     "fewshot": "pixcloud.evaluate.training_command",
     "finetune": "pixcloud.evaluate.training_command",
     "import_crosspoint": "pixcloud.import_weights",
     "import_dgcnn": "pixcloud.import_classifiers",
     "import_pct": "pixcloud.import_classifiers",
     "load_classifier": "pixcloud.evaluate.classifier",
+    "load_cross_modal": "pixcloud.cross_modal",
     "load_encoder": "pixcloud.export",
     "load_segmenter": "pixcloud.evaluate.segmenter",
     "make_pairs": "pixcloud.data.make",
@@ -60,29 +74,37 @@ _WHERE = {
     "probe": "pixcloud.evaluate.command",
     "register_encoder": "pixcloud.encoders",
     "report": "pixcloud.report.page",
+    "retrieve": "pixcloud.evaluate.retrieval_command",
     "save_classifier": "pixcloud.evaluate.classifier",
     "save_encoder": "pixcloud.export",
     "save_segmenter": "pixcloud.evaluate.segmenter",
+    "search": "pixcloud.evaluate.search",
     "segment": "pixcloud.evaluate.training_command",
 }
 
 __all__ = [
+    "EvaluateConfig",
     "FewShotConfig",
     "FinetuneConfig",
     "PixCloudError",
     "PretrainConfig",
     "ProbeConfig",
+    "RetrieveConfig",
     "SegmentConfig",
+    "VectorStore",
     "__version__",
     "build_encoder",
     "classify",
+    "embed",
     "ensure_synthetic",
+    "evaluate_encoder",
     "fewshot",
     "finetune",
     "import_crosspoint",
     "import_dgcnn",
     "import_pct",
     "load_classifier",
+    "load_cross_modal",
     "load_encoder",
     "load_segmenter",
     "make_pairs",
@@ -95,9 +117,11 @@ __all__ = [
     "probe",
     "register_encoder",
     "report",
+    "retrieve",
     "save_classifier",
     "save_encoder",
     "save_segmenter",
+    "search",
     "segment",
 ]
 

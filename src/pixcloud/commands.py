@@ -45,6 +45,16 @@ COMMANDS: dict[str, Command] = {
         "pixcloud.evaluate.training_command:fewshot",
         "pixcloud.evaluate.training_settings:FewShotConfig",
     ),
+    "retrieve": Command(
+        "find clouds by pictures, pictures by clouds, and clouds by clouds",
+        "pixcloud.evaluate.retrieval_command:retrieve",
+        "pixcloud.evaluate.retrieval_settings:RetrieveConfig",
+    ),
+    "evaluate": Command(
+        "every protocol that the data allow: what an encoder is worth, in one file",
+        "pixcloud.evaluate.evaluation:evaluate_encoder",
+        "pixcloud.evaluate.evaluation_settings:EvaluateConfig",
+    ),
     "classify": Command(
         "the class of your own clouds and meshes, by a fine-tuned classifier",
         "pixcloud.evaluate.classify:classify",
@@ -57,6 +67,14 @@ COMMANDS: dict[str, Command] = {
     "parts": Command(
         "the parts of your own clouds and meshes, by a segmenter",
         "pixcloud.evaluate.label_parts:parts",
+    ),
+    "embed": Command(
+        "features of any number of clouds and meshes into a store",
+        "pixcloud.evaluate.embed:embed",
+    ),
+    "search": Command(
+        "the stored shapes nearest to a cloud, a mesh or a picture",
+        "pixcloud.evaluate.search:search",
     ),
     "log": Command(
         "bring a run to TensorBoard or Weights & Biases, as far as they do not have it",
@@ -83,5 +101,5 @@ COMMANDS: dict[str, Command] = {
 # Commands that make something beside what they print.
 WORKING = (
     *("demo", "pretrain", "probe", "finetune", "fewshot", "classify", "segment", "parts"),
-    *("log", "data", "import"),
+    *("retrieve", "evaluate", "embed", "search", "log", "data", "import"),
 )

@@ -28,6 +28,8 @@ class DataConfig:
         num_points: points per cloud; of larger clouds every view draws its own subset.
         picture_size: side of the pictures in pixels, after resizing.
         unpaired: what to do about clouds without pictures: stop with an error, or skip them.
+        held_out: share of the pairs that are not trained on, for retrieval. Which they are follows
+            from their names alone, so that runs of any seed hold out the same ones.
         workers: processes that read ahead; 0 reads in the training process, -1 chooses.
     """
 
@@ -35,6 +37,7 @@ class DataConfig:
     num_points: int = 2048
     picture_size: int = 224
     unpaired: Literal["error", "skip"] = "error"
+    held_out: float = 0.0
     workers: int = -1
 
 
@@ -179,6 +182,8 @@ class TrainerConfig:
         probe_source: labelled data for that, NAME:/path; only its train split is read. Empty
             takes the labelled split that lies beside the pairs.
         validation_share: share of each class of that split which a probe holds out to score on.
+        retrieve_every: epochs between retrievals on the pairs that data.held_out keeps back: recall
+            at 1, 5 and 10 from pictures to clouds and back, into metrics.jsonl; 0 never retrieves.
         progress: show a progress bar.
     """
 
@@ -201,6 +206,7 @@ class TrainerConfig:
     probe_every: int = 0
     probe_source: str = ""
     validation_share: float = 0.2
+    retrieve_every: int = 0
     progress: bool = True
 
 

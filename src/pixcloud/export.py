@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,26 @@ from torch import nn
 from pixcloud._version import __version__
 from pixcloud.atomic import sync_folder, write_text
 from pixcloud.encoders import PointEncoder, build_encoder
+from pixcloud.encoders.image import ImageEncoder
 from pixcloud.errors import ConfigError, WeightsError, some
 from pixcloud.heads import ProjectionHead
 
 FORMAT = 1
 WEIGHTS = "encoder.safetensors"
 HEAD = "projection.safetensors"
+PICTURE = "picture.safetensors"
 CONFIG = "config.json"
+
+
+@dataclass(kw_only=True)
+class PictureSide:
+    """The picture tower of a run and its head; size: of the pictures; num_points: of the clouds."""
+
+    tower: ImageEncoder
+    head: ProjectionHead
+    name: str
+    size: int
+    num_points: int
 
 
 def weights_sha256(module: nn.Module) -> str:
@@ -46,6 +60,7 @@ def save_encoder(
     encoder: PointEncoder,
     head: ProjectionHead | None = None,
     origin: dict[str, Any] | None = None,
+    picture: PictureSide | None = None,
 ) -> None:
     """Write an encoder (and its projection head) as a folder, whole or not at all.
 
@@ -54,6 +69,7 @@ def save_encoder(
         encoder: made by `build_encoder`.
         head: projection head of the clouds, for protocols that compare projections.
         origin: where the weights come from; JSON values, free of times.
+        picture: the picture tower that it was trained with, for `load_cross_modal`.
 
     Raises:
         WeightsError: if the folder holds something else, or cannot be written.
@@ -74,11 +90,18 @@ def save_encoder(
         "origin": origin or {},
         "pixcloud_version": __version__,
     }
+    if picture is not None:
+        meta["picture"] = {
+            "name": picture.name,
+            "frozen": picture.tower.frozen,
+            "size": picture.size,
+            "num_points": picture.num_points,
+        }
     # Fixed names, so that the next save clears what a kill left behind.
     temporary = folder.with_name(f".{folder.name}.saving")
     aside = folder.with_name(f".{folder.name}.old")
     try:
-        _write_parts(temporary, encoder, head, meta)
+        _write_parts(temporary, encoder, head, picture, meta)
         _exchange(folder, temporary, aside)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -92,13 +115,20 @@ def _is_replaceable(folder: Path) -> bool:
 
 
 def _write_parts(
-    folder: Path, encoder: PointEncoder, head: ProjectionHead | None, meta: dict[str, Any]
+    folder: Path,
+    encoder: PointEncoder,
+    head: ProjectionHead | None,
+    picture: PictureSide | None,
+    meta: dict[str, Any],
 ) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     save_file(_tensors(encoder), folder / WEIGHTS)
     if head is not None:
         save_file(_tensors(head), folder / HEAD)
+    if picture is not None:
+        both = nn.ModuleDict({"tower": picture.tower, "head": picture.head})
+        save_file(_tensors(both), folder / PICTURE)
     write_text(folder / CONFIG, json.dumps(meta, indent=1) + "\n")
     for path in folder.iterdir():
         with open(path, "rb") as stream:
@@ -111,7 +141,7 @@ def _exchange(folder: Path, temporary: Path, aside: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     if folder.exists():
         for path in folder.iterdir():
-            if path.name not in (WEIGHTS, HEAD, CONFIG):
+            if path.name not in (WEIGHTS, HEAD, PICTURE, CONFIG):
                 (shutil.copytree if path.is_dir() else shutil.copy2)(path, temporary / path.name)
         os.replace(folder, aside)
     try:
@@ -152,7 +182,7 @@ def load_encoder(source: str | Path) -> PointEncoder:
         encoder = build_encoder(spec["name"], **spec["settings"])
     except (KeyError, TypeError, ConfigError) as error:
         raise WeightsError(f"{folder / CONFIG}: names no encoder known here ({error})") from error
-    tensors = _read_tensors(folder / WEIGHTS)
+    tensors = read_tensors(folder / WEIGHTS)
     load_strictly(encoder, tensors, str(folder / WEIGHTS))
     # Of the tensors as they lie there: loading turns weights saved in other precisions into fp32.
     if meta.get("weights_sha256") not in (None, _sha256(tensors)):
@@ -169,7 +199,7 @@ def load_head(source: str | Path) -> ProjectionHead:
     path = find_encoder(source) / HEAD
     if not path.is_file():
         raise WeightsError(f"{path}: missing; this encoder was saved without its projection head")
-    tensors = _read_tensors(path)
+    tensors = read_tensors(path)
     try:
         hidden, pooled = tensors["0.weight"].shape
         head = ProjectionHead(pooled, hidden, len(tensors["3.weight"]), bias="0.bias" in tensors)
@@ -263,7 +293,12 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file by name.
+
+    Raises:
+        WeightsError: if it cannot be read.
+    """
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:

@@ -14,6 +14,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "seed": (0, 2**63 - 1, True),
     "data.num_points": (1, 1 << 24, True),
     "data.picture_size": (1, 1 << 14, True),
+    "data.held_out": (0, 1, True),
     "data.workers": (-1, 1024, True),
     "views.scale_low": (0, 1e6, False),
     "views.scale_high": (0, 1e6, False),
@@ -50,6 +51,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "trainer.checkpoint_every": (0, 1e12, True),
     "trainer.keep_checkpoints": (1, 1e9, True),
     "trainer.probe_every": (0, 1e9, True),
+    "trainer.retrieve_every": (0, 1e9, True),
     "trainer.validation_share": (0, 1, False),
     "wandb.drain": (0, 3600, True),
     "wandb.timeout": (0, 3600, False),
@@ -108,6 +110,8 @@ def check_ranges(flat: dict[str, Any]) -> None:
             raise ConfigError(f"{key} = {value}: it must be {bound} {low:g}{limit}")
     if flat["trainer.validation_share"] == 1:
         raise ConfigError("trainer.validation_share = 1: nothing would be left to fit on")
+    if flat["data.held_out"] == 1:
+        raise ConfigError("data.held_out = 1: nothing would be left to train on")
     if flat["views.scale_high"] < flat["views.scale_low"]:
         raise ConfigError(
             f"views.scale_high = {flat['views.scale_high']} is below views.scale_low = "

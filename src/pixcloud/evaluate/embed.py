@@ -223,4 +223,6 @@ def _state(path: Path) -> str:
 
 def _none_read(reader: _Reader, paths: list[Path]) -> DataError:
     first: Any = next(iter(reader.refused.values()))
-    return DataError(f"{reader.root}: none of {len(paths)} files can be embedded; the first: {first}")
+    return DataError(
+        f"{reader.root}: none of {len(paths)} files can be embedded; the first: {first}"
+    )
