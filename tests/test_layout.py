@@ -26,7 +26,7 @@ ORDER = [
     ("heads",),
     ("losses",),
     ("objective",),
-    ("export", "import_weights", "optimizer", "schedule"),
+    ("hub", "export", "import_weights", "optimizer", "schedule"),
     ("checkpoint",),
     ("evaluate",),
     ("import_classifiers",),
@@ -35,6 +35,7 @@ ORDER = [
     ("machine_settings", "building", "data_parallel", "step", "loss_sums"),
     ("trainer",),
     ("report",),
+    ("share",),
     ("demo", "doctor"),
     ("commands", "cli", "launched", "__init__"),
 ]

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from pixcloud.import_classifiers import import_dgcnn, import_pct
     from pixcloud.import_weights import import_crosspoint
     from pixcloud.report.page import report
+    from pixcloud.share.command import export_model
+    from pixcloud.share.models import from_pretrained
+    from pixcloud.share.push import push_to_hub
     from pixcloud.trainer import pretrain
 
 _WHERE = {
@@ -38,8 +41,10 @@ _WHERE = {
     "build_encoder": "pixcloud.encoders",
     "classify": "pixcloud.evaluate.classify",
     "ensure_synthetic": "pixcloud.data.synthetic",
+    "export_model": "pixcloud.share.command",
     "fewshot": "pixcloud.evaluate.training_command",
     "finetune": "pixcloud.evaluate.training_command",
+    "from_pretrained": "pixcloud.share.models",
     "import_crosspoint": "pixcloud.import_weights",
     "import_dgcnn": "pixcloud.import_classifiers",
     "import_pct": "pixcloud.import_classifiers",
@@ -51,6 +56,7 @@ _WHERE = {
     "pretrain": "pixcloud.trainer",
     "pretrain_config": "pixcloud.config",
     "probe": "pixcloud.evaluate.command",
+    "push_to_hub": "pixcloud.share.push",
     "register_encoder": "pixcloud.encoders",
     "report": "pixcloud.report.page",
     "save_classifier": "pixcloud.evaluate.classifier",
@@ -67,8 +73,10 @@ __all__ = [
     "build_encoder",
     "classify",
     "ensure_synthetic",
+    "export_model",
     "fewshot",
     "finetune",
+    "from_pretrained",
     "import_crosspoint",
     "import_dgcnn",
     "import_pct",
@@ -80,6 +88,7 @@ __all__ = [
     "pretrain",
     "pretrain_config",
     "probe",
+    "push_to_hub",
     "register_encoder",
     "report",
     "save_classifier",

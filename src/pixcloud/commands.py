@@ -67,6 +67,13 @@ COMMANDS: dict[str, Command] = {
     "import pct": Command(
         "weights of the best-known PCT port", "pixcloud.import_classifiers:import_pct"
     ),
+    "export": Command(
+        "an encoder or classifier as safetensors or ONNX", "pixcloud.share.command:export_model"
+    ),
+    "push": Command(
+        "an encoder or classifier to the Hugging Face Hub, with its card",
+        "pixcloud.share.push:push_to_hub",
+    ),
     "doctor": Command("what this machine can do", "pixcloud.doctor:doctor"),
 }
 
@@ -74,5 +81,5 @@ COMMANDS: dict[str, Command] = {
 # Commands that make something beside what they print.
 WORKING = (
     *("demo", "pretrain", "probe", "finetune", "fewshot", "classify"),
-    *("log", "data", "import"),
+    *("log", "data", "import", "export", "push"),
 )

@@ -20,6 +20,7 @@ from pixcloud.atomic import sync_folder, write_text
 from pixcloud.encoders import PointEncoder, build_encoder
 from pixcloud.errors import ConfigError, WeightsError, some
 from pixcloud.heads import ProjectionHead
+from pixcloud.hub import download, is_hub_id
 
 FORMAT = 1
 WEIGHTS = "encoder.safetensors"
@@ -133,7 +134,8 @@ def load_encoder(source: str | Path) -> PointEncoder:
 
     Args:
         source: a run folder, a folder that `save_encoder` or `pixcloud import` wrote, or a
-            Hugging Face Hub id such as "someone/dgcnn-shapenet".
+            Hugging Face Hub id such as "someone/dgcnn-shapenet", or, pinned to a branch, tag or
+            commit, "someone/dgcnn-shapenet@v1".
 
     Raises:
         WeightsError: if nothing is there, or the weights do not fit the architecture exactly.
@@ -229,23 +231,14 @@ def find_encoder(source: str | Path) -> Path:
             f"{path}: no encoder there; expected {CONFIG} and {WEIGHTS} in it or in encoder/ below "
             "(a run writes them when it ends)"
         )
-    name = str(source)
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return _download(name)
-    raise WeightsError(f"{path}: no such folder; give a run, an exported encoder or a Hub id")
-
-
-def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
-    except (OSError, ValueError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as e:
-        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+    if not is_hub_id(str(source)):
+        raise WeightsError(f"{path}: no such folder; give a run, an exported encoder or a Hub id")
+    folder = download(str(source))
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         raise WeightsError(
-            f"{name}: neither a folder here nor reachable on the Hugging Face Hub ({reason})"
-        ) from e
+            f"{source}: a repository without an encoder; expected {CONFIG} and {WEIGHTS} in it"
+        )
+    return folder
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
