@@ -15,7 +15,7 @@ from pixcloud.config import PretrainConfig
 
 # The server imports the heavy libraries once; each run is then a fork of it.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["pixcloud.trainer", "kornia.enhance", "transformers"])
+_CONTEXT.set_forkserver_preload(["pixcloud.trainer", "kornia.enhance", "torch._dynamo"])
 
 # What may differ between two equal runs.
 VOLATILE = ("pairs_per_s", "memory_mib", "seconds")

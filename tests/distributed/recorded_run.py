@@ -21,8 +21,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch._dynamo  # as torch.optim and the picture tower do: before processes part
-from transformers import ResNetModel  # noqa: F401
+import torch._dynamo  # as torch.optim does: before processes part
 
 from pixcloud import step, trainer
 from pixcloud.config import pretrain_config

@@ -1,8 +1,8 @@
 """Several processes for a test: started, waited for, and their outputs.
 
 `python several.py COUNT PORT SCRIPT ARGUMENTS`: as this file is run, it imports SCRIPT, and calls
-its `main` in COUNT processes. They are forked, so that what takes seconds to import, torch and
-transformers above all, is imported once.
+its `main` in COUNT processes. They are forked, so that what takes seconds to import, torch
+above all, is imported once.
 """
 
 from __future__ import annotations

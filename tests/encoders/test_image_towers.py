@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from pixcloud.encoders.image import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
+from pixcloud.encoders.image import IMAGENET_MEAN, IMAGENET_STD, RESNETS, ImageEncoder
+from pixcloud.encoders.resnet import ResNet
 from pixcloud.errors import WeightsError
 
 VISION: dict[str, Any] = {
@@ -84,6 +85,30 @@ def test_smaller_resnets(name: str, dim: int) -> None:
     assert tower(torch.rand(2, 3, 40, 40)).shape == (2, dim)
     assert all(p.requires_grad for p in tower.parameters())
     assert tower.mean.flatten().tolist() == pytest.approx(IMAGENET_MEAN)
+
+
+@pytest.mark.parametrize("name", RESNETS)
+def test_resnets_are_those_of_transformers(name: str) -> None:
+    """Key by key: outputs, gradients and batch statistics, with the same weights."""
+    import transformers as hf
+
+    kind = "bottleneck" if name == "resnet50" else "basic"
+    sizes = {key: value for key, value in RESNETS[name].items() if key != "narrow"}
+    twin = hf.ResNetModel(hf.ResNetConfig(**sizes, layer_type=kind)).double()
+    ours = ResNet(**RESNETS[name]).double()
+    ours.load_state_dict(twin.state_dict())
+    pictures = torch.rand(4, 3, 40, 40, dtype=torch.float64)
+    outputs = twin(pixel_values=pictures).pooler_output.flatten(1), ours(pictures)
+    assert torch.allclose(*outputs, rtol=0, atol=1e-10)
+    target = torch.rand_like(outputs[0])
+    for output in outputs:
+        (output * target).sum().backward()
+    for expected, found in zip(twin.parameters(), ours.parameters(), strict=True):
+        assert expected.grad is not None
+        assert found.grad is not None
+        assert (expected.grad - found.grad).norm() <= 1e-9 * expected.grad.norm()
+    for key, value in twin.state_dict().items():
+        assert torch.allclose(value, ours.state_dict()[key], rtol=0, atol=1e-10), key
 
 
 def test_frozen() -> None:

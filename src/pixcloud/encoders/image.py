@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pixcloud.encoders.resnet import ResNet
 from pixcloud.errors import WeightsError, nearest, some
 
 # Mean and standard deviation of RGB on ImageNet, which most towers were trained with.
@@ -21,22 +22,18 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # small pictures and slow machines.
 RESNETS: dict[str, dict[str, Any]] = {
     "resnet50": {},
-    "resnet18": {
-        "depths": [2, 2, 2, 2],
-        "hidden_sizes": [64, 128, 256, 512],
-        "layer_type": "basic",
-    },
+    "resnet18": {"depths": (2, 2, 2, 2), "hidden_sizes": (64, 128, 256, 512), "narrow": False},
     "resnet-tiny": {
-        "depths": [1, 1, 1, 1],
-        "hidden_sizes": [16, 32, 64, 128],
+        "depths": (1, 1, 1, 1),
+        "hidden_sizes": (16, 32, 64, 128),
         "embedding_size": 16,
-        "layer_type": "basic",
+        "narrow": False,
     },
 }
 
 
 class ImageEncoder(nn.Module):
-    """A vision backbone of transformers with the normalisation that it expects.
+    """A ResNet, or a vision backbone of transformers, with the normalisation that it expects.
 
     Args:
         name: "resnet50", "resnet18" or "resnet-tiny" (built here, weights from torch's global
@@ -60,9 +57,7 @@ class ImageEncoder(nn.Module):
         mean: Sequence[float] = IMAGENET_MEAN
         std: Sequence[float] = IMAGENET_STD
         if name in RESNETS:
-            from transformers import ResNetConfig, ResNetModel
-
-            self.backbone: nn.Module = ResNetModel(ResNetConfig(**RESNETS[name]))
+            self.backbone: nn.Module = ResNet(**RESNETS[name])
         else:
             self.backbone = _load_backbone(name)
             mean, std = _normalisation(name)
@@ -96,6 +91,8 @@ class ImageEncoder(nn.Module):
             normalised = (pictures - self.mean) / self.std
             if self.memory_format == "channels-last":
                 normalised = normalised.contiguous(memory_format=torch.channels_last)
+            if isinstance(self.backbone, ResNet):
+                return self.backbone(normalised)
             return _pool(self.backbone(pixel_values=normalised, **self.options))
 
 
@@ -110,6 +107,8 @@ def _pool(output: Any) -> torch.Tensor:
 
 
 def _output_dim(backbone: nn.Module) -> int:
+    if isinstance(backbone, ResNet):
+        return backbone.pooled_dim
     config: Any = backbone.config
     sizes = getattr(config, "hidden_sizes", None)
     return int(sizes[-1] if sizes else config.hidden_size)
