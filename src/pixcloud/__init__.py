@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from pixcloud.evaluate.training_settings import FewShotConfig, FinetuneConfig
     from pixcloud.export import load_encoder, save_encoder
     from pixcloud.import_classifiers import import_dgcnn, import_pct
+    from pixcloud.export_tower import load_tower, save_tower
+    from pixcloud.import_pictures import import_crosspoint_pictures
+    from pixcloud.import_segmenter import import_dgcnn_partseg
     from pixcloud.import_weights import import_crosspoint
     from pixcloud.report.page import report
     from pixcloud.share.command import export_model
@@ -46,10 +49,13 @@ _WHERE = {
     "finetune": "pixcloud.evaluate.training_command",
     "from_pretrained": "pixcloud.share.models",
     "import_crosspoint": "pixcloud.import_weights",
+    "import_crosspoint_pictures": "pixcloud.import_pictures",
     "import_dgcnn": "pixcloud.import_classifiers",
+    "import_dgcnn_partseg": "pixcloud.import_segmenter",
     "import_pct": "pixcloud.import_classifiers",
     "load_classifier": "pixcloud.evaluate.classifier",
     "load_encoder": "pixcloud.export",
+    "load_tower": "pixcloud.export_tower",
     "make_pairs": "pixcloud.data.make",
     "open_labelled": "pixcloud.data.sources",
     "open_pairs": "pixcloud.data.sources",
@@ -61,6 +67,7 @@ _WHERE = {
     "report": "pixcloud.report.page",
     "save_classifier": "pixcloud.evaluate.classifier",
     "save_encoder": "pixcloud.export",
+    "save_tower": "pixcloud.export_tower",
 }
 
 __all__ = [
@@ -78,10 +85,13 @@ __all__ = [
     "finetune",
     "from_pretrained",
     "import_crosspoint",
+    "import_crosspoint_pictures",
     "import_dgcnn",
+    "import_dgcnn_partseg",
     "import_pct",
     "load_classifier",
     "load_encoder",
+    "load_tower",
     "make_pairs",
     "open_labelled",
     "open_pairs",
@@ -93,6 +103,7 @@ __all__ = [
     "report",
     "save_classifier",
     "save_encoder",
+    "save_tower",
 ]
 
 

@@ -61,8 +61,16 @@ COMMANDS: dict[str, Command] = {
     "import crosspoint": Command(
         "weights of the original CrossPoint DGCNN", "pixcloud.import_weights:import_crosspoint"
     ),
+    "import crosspoint_pictures": Command(
+        "weights of the original CrossPoint picture tower",
+        "pixcloud.import_pictures:import_crosspoint_pictures",
+    ),
     "import dgcnn": Command(
         "weights of a plain DGCNN classifier", "pixcloud.import_classifiers:import_dgcnn"
+    ),
+    "import dgcnn_partseg": Command(
+        "weights of a DGCNN for part segmentation, with its head",
+        "pixcloud.import_segmenter:import_dgcnn_partseg",
     ),
     "import pct": Command(
         "weights of the best-known PCT port", "pixcloud.import_classifiers:import_pct"

@@ -97,9 +97,9 @@ def _write_parts(
 ) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    save_file(_tensors(encoder), folder / WEIGHTS)
+    save_file(tensors_of(encoder), folder / WEIGHTS)
     if head is not None:
-        save_file(_tensors(head), folder / HEAD)
+        save_file(tensors_of(head), folder / HEAD)
     write_text(folder / CONFIG, json.dumps(meta, indent=1) + "\n")
     for path in folder.iterdir():
         with open(path, "rb") as stream:
@@ -125,7 +125,8 @@ def _exchange(folder: Path, temporary: Path, aside: Path) -> None:
     sync_folder(folder.parent)
 
 
-def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    """A module's state dict, as safetensors takes it."""
     return {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
 
 
@@ -154,7 +155,7 @@ def load_encoder(source: str | Path) -> PointEncoder:
         encoder = build_encoder(spec["name"], **spec["settings"])
     except (KeyError, TypeError, ConfigError) as error:
         raise WeightsError(f"{folder / CONFIG}: names no encoder known here ({error})") from error
-    tensors = _read_tensors(folder / WEIGHTS)
+    tensors = read_tensors(folder / WEIGHTS)
     load_strictly(encoder, tensors, str(folder / WEIGHTS))
     # Of the tensors as they lie there: loading turns weights saved in other precisions into fp32.
     if meta.get("weights_sha256") not in (None, _sha256(tensors)):
@@ -168,10 +169,18 @@ def load_head(source: str | Path) -> ProjectionHead:
     Raises:
         WeightsError: if there is none.
     """
-    path = find_encoder(source) / HEAD
+    return read_head(find_encoder(source) / HEAD)
+
+
+def read_head(path: Path) -> ProjectionHead:
+    """A projection head from its own file; its sizes are those of the weights.
+
+    Raises:
+        WeightsError: if the file is missing or holds no projection head.
+    """
     if not path.is_file():
         raise WeightsError(f"{path}: missing; this encoder was saved without its projection head")
-    tensors = _read_tensors(path)
+    tensors = read_tensors(path)
     try:
         hidden, pooled = tensors["0.weight"].shape
         head = ProjectionHead(pooled, hidden, len(tensors["3.weight"]), bias="0.bias" in tensors)
@@ -256,7 +265,12 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        WeightsError: if it cannot be read.
+    """
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
