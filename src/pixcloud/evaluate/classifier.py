@@ -7,7 +7,6 @@ train it; `pixcloud.evaluate.classify` applies a saved one to the files of a use
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,23 +14,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pixcloud._version import __version__
-from pixcloud.atomic import replaced_folder, write_text
 from pixcloud.data.views import unit_sphere
 from pixcloud.encoders import PointEncoder, build_encoder
-from pixcloud.errors import ConfigError, WeightsError
 from pixcloud.evaluate.augmentation import VOTE_STREAM, augmented_batch
 from pixcloud.evaluate.features import first_points, require_points
+from pixcloud.evaluate.saved_model import check_place, read_model, write_model
 from pixcloud.evaluate.training_settings import AugmentSettings
-from pixcloud.export import CONFIG, load_strictly, weights_sha256
 from pixcloud.heads import ClassificationHead
 
 FORMAT = "pixcloud classifier 1"
-WEIGHTS = "classifier.safetensors"
+KIND = "classifier"
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -224,21 +218,6 @@ def build_classifier(
     return model.to(next(encoder.parameters()).device)
 
 
-def check_place(folder: str | Path) -> Path:
-    """The folder that a classifier is to be saved in, told before any work is done.
-
-    Raises:
-        WeightsError: if something that is no classifier stands there.
-    """
-    folder = Path(folder).expanduser().absolute()
-    fine = not folder.exists() or (
-        folder.is_dir() and ((folder / WEIGHTS).is_file() or not any(folder.iterdir()))
-    )
-    if not fine:
-        raise WeightsError(f"{folder}: holds something that is no classifier; give a new folder")
-    return folder
-
-
 def save_classifier(
     folder: str | Path, model: PointClassifier, origin: dict[str, Any] | None = None
 ) -> None:
@@ -252,26 +231,14 @@ def save_classifier(
     Raises:
         WeightsError: if the folder holds something else, or cannot be written.
     """
-    folder = check_place(folder)
     meta = {
-        "format": FORMAT,
         "encoder": model.encoder.spec,
         "classes": model.classes,
         "head": model.head_kind,
         "dropout": model.dropout,
         "num_points": model.num_points,
-        "weights_sha256": weights_sha256(model),
-        "origin": origin or {},
-        "pixcloud_version": __version__,
     }
-    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    try:
-        with replaced_folder(folder) as temporary:
-            save_file(tensors, temporary / WEIGHTS)
-            write_text(temporary / CONFIG, json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise WeightsError(f"{folder}: cannot be written ({reason})") from error
+    write_model(check_place(folder, KIND), model, KIND, FORMAT, meta, origin)
 
 
 def load_classifier(folder: str | Path) -> PointClassifier:
@@ -288,35 +255,15 @@ def load_classifier(folder: str | Path) -> PointClassifier:
         >>> load_classifier(folder).predict(torch.rand(64, 3)).labels.shape
         (1,)
     """
-    folder = Path(folder).expanduser()
-    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
-        raise WeightsError(
-            f"{folder}: no classifier there; expected {CONFIG} and {WEIGHTS}, which "
-            "pixcloud finetune --save writes"
-        )
-    try:
-        meta = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-            raise ValueError(f"not of the format '{FORMAT}'")
+
+    def build(meta: dict[str, Any]) -> PointClassifier:
         spec = meta["encoder"]
-        model = PointClassifier(
+        return PointClassifier(
             build_encoder(spec["name"], **spec["settings"]),
             meta["classes"],
             head=meta["head"],
             dropout=meta["dropout"],
             num_points=meta["num_points"],
         )
-    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
-        raise WeightsError(f"{folder / CONFIG}: describes no classifier ({error})") from error
-    try:
-        tensors = load_file(folder / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(
-            f"{folder / WEIGHTS}: cannot be read as safetensors ({error})"
-        ) from error
-    load_strictly(model, tensors, str(folder / WEIGHTS))
-    if weights_sha256(model) != meta.get("weights_sha256"):
-        raise WeightsError(
-            f"{folder / WEIGHTS}: not the weights that {CONFIG} beside it describes; save it again"
-        )
-    return model.eval()
+
+    return read_model(folder, KIND, FORMAT, build, "pixcloud finetune --save")

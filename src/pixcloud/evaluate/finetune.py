@@ -20,10 +20,10 @@ from pixcloud.encoders import PointEncoder
 from pixcloud.errors import ConfigError, DataError, some
 from pixcloud.evaluate.classification import ClassificationTask
 from pixcloud.evaluate.classifier import (
+    KIND,
     PointClassifier,
     Voting,
     build_classifier,
-    check_place,
     save_classifier,
 )
 from pixcloud.evaluate.features import first_points, require_points
@@ -39,6 +39,7 @@ from pixcloud.evaluate.metrics import (
 from pixcloud.evaluate.predictions import ProbeResult, save_predictions
 from pixcloud.evaluate.probe import untrained
 from pixcloud.evaluate.results import ResultRow, append_rows
+from pixcloud.evaluate.saved_model import check_place
 from pixcloud.evaluate.splits import check_splits
 from pixcloud.evaluate.supervised import FitRecord, fit
 from pixcloud.evaluate.training_settings import FinetuneConfig, FinetuneSettings, check_optim
@@ -155,7 +156,7 @@ def _check(
             f"can learn: {names}; add training clouds, or leave these classes out"
         )
     if config.save:
-        check_place(config.save)
+        check_place(config.save, KIND)
         if len(settings.fractions) > 1:
             raise ConfigError(
                 f"save keeps one classifier, and finetune.fractions has {len(settings.fractions)}: "
