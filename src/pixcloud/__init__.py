@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pixcloud.evaluate.training_command import fewshot, finetune
     from pixcloud.evaluate.training_settings import FewShotConfig, FinetuneConfig
     from pixcloud.export import load_encoder, save_encoder
-    from pixcloud.import_classifiers import import_dgcnn, import_pct
     from pixcloud.export_tower import load_tower, save_tower
+    from pixcloud.import_classifiers import import_dgcnn, import_pct
     from pixcloud.import_pictures import import_crosspoint_pictures
     from pixcloud.import_segmenter import import_dgcnn_partseg
     from pixcloud.import_weights import import_crosspoint

@@ -76,10 +76,11 @@ COMMANDS: dict[str, Command] = {
         "weights of the best-known PCT port", "pixcloud.import_classifiers:import_pct"
     ),
     "export": Command(
-        "an encoder or classifier as safetensors or ONNX", "pixcloud.share.command:export_model"
+        "an encoder, classifier or segmenter as safetensors or ONNX",
+        "pixcloud.share.command:export_model",
     ),
     "push": Command(
-        "an encoder or classifier to the Hugging Face Hub, with its card",
+        "an encoder, classifier or segmenter to the Hugging Face Hub, with its card",
         "pixcloud.share.push:push_to_hub",
     ),
     "doctor": Command("what this machine can do", "pixcloud.doctor:doctor"),

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     import torch
 
 # Blocks of each stage, and convolutions of a block, of the ResNets that are built in.
-SHAPES = {((3, 4, 6, 3), 3): "resnet50", ((2, 2, 2, 2), 2): "resnet18"}
+SHAPES: dict[tuple[tuple[int, ...], int], str] = {
+    ((3, 4, 6, 3), 3): "resnet50",
+    ((2, 2, 2, 2), 2): "resnet18",
+}
 HEAD = "inv_head."
 
 
@@ -26,8 +29,8 @@ def import_crosspoint_pictures(file: str, out: str) -> str:
     """Turn the original CrossPoint weights of the picture tower into a tower folder.
 
     Args:
-        file: state dict saved by torch (.pth, .pt) or safetensors, of a ResNet-50 (or ResNet-18) with
-            its projection head, or without; no pickled code is executed.
+        file: state dict saved by torch (.pth, .pt) or safetensors, of a ResNet-50 (or
+            ResNet-18) with its projection head, or without; no pickled code is executed.
         out: folder to write; `pixcloud.load_tower` reads it.
 
     Returns:
@@ -51,7 +54,9 @@ def import_crosspoint_pictures(file: str, out: str) -> str:
     weights = {key: value for key, value in source.items() if not key.startswith(HEAD)}
     name, names = _names(weights, str(path))
     tower = ImageEncoder(name)
-    load_strictly(tower, {ours: weights[theirs] for ours, theirs in names.items()}, str(path), names)
+    load_strictly(
+        tower, {ours: weights[theirs] for ours, theirs in names.items()}, str(path), names
+    )
     head, said = None, ""
     if head_weights:
         pooled, hidden, projection = head_sizes(head_weights, str(path))
@@ -80,8 +85,8 @@ def _names(weights: dict[str, torch.Tensor], origin: str) -> tuple[str, dict[str
     name = SHAPES.get((tuple(depths), convolutions), "")
     if not name:
         raise WeightsError(
-            f"{origin}: not the state dict of a ResNet-50 or ResNet-18; its stages layer1 to layer4 "
-            f"have {depths} blocks of {convolutions} convolutions; keys: {some(sorted(weights))}"
+            f"{origin}: not the state dict of a ResNet-50 or ResNet-18; its layer1 to layer4 have "
+            f"{depths} blocks of {convolutions} convolutions; keys: {some(sorted(weights))}"
         )
     names = _layer("embedder.embedder", f"{prefix}conv1", f"{prefix}bn1")
     for stage, depth in enumerate(depths):

@@ -87,7 +87,7 @@ def _translated(
     left = {key: value for key, value in source.items() if not key.startswith("bn")}
     own_bns = {key: value for key, value in source.items() if key.startswith("bn")}
     names = {"rest.10.weight": LAST}
-    keys = {"rest.10.weight": (LAST,)}
+    keys: dict[str, tuple[str, ...]] = {"rest.10.weight": (LAST,)}
     for number, (linear, bn) in LAYERS.items():
         keys[f"{linear}.weight"] = (f"conv{number}.0.weight",)
         for part in BN_PARTS:

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pixcloud.errors import WeightsError, some
 from pixcloud.weight_files import BN_PARTS, read_weights
 
 if TYPE_CHECKING:
     import torch
-
 
 
 class Layer(NamedTuple):

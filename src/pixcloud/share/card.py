@@ -55,7 +55,8 @@ class CardFacts:
         if self.model.kind == "encoder":
             return select(self.rows, self.model.sha256)
         trained_from = str((self.model.meta.get("origin") or {}).get("encoder_sha256", ""))
-        return select(self.rows, trained_from, start="fine-tuned")
+        start = "fine-tuned" if self.model.kind == "classifier" else "part"
+        return select(self.rows, trained_from, start=start)
 
     @property
     def sources(self) -> list[str]:
@@ -139,6 +140,11 @@ def _what(facts: CardFacts) -> str:
     if encoder.point_dim is not None:
         gives += f", {encoder.point_dim:,} per point"
     lines = [f"A point-cloud encoder: {name}, {gives}."]
+    if facts.model.kind == "segmenter":
+        parts = facts.model.meta["part_names"]
+        count = sum(map(len, parts.values()))
+        lines = [f"A segmenter of point clouds: {name} with a head for {count} parts of:"]
+        lines += [", ".join(parts) + "."]
     if facts.model.kind == "classifier":
         classes = facts.model.meta["classes"]
         lines = [f"A classifier of point clouds: {name} with a head for {len(classes)} classes:"]
@@ -162,6 +168,13 @@ def _use(facts: CardFacts) -> str:
         ]
         lines += ["points = np.random.rand(8, 1024, 3)  # (B, N, 3), y up"]
         lines += ["names = classifier.predict(points).names"]
+    elif facts.model.kind == "segmenter":
+        category = next(iter(facts.model.meta["part_names"]))
+        lines += [
+            f'segmenter = pixcloud.from_pretrained("{facts.repo_id}")  # or owner/name@commit'
+        ]
+        lines += ["points = np.random.rand(8, 2048, 3)  # (B, N, 3), y up"]
+        lines += [f'parts = segmenter.predict(points, ["{category}"] * 8)  # (8, 2048)']
     else:
         lines += [f'encoder = pixcloud.load_encoder("{facts.repo_id}")  # or owner/name@commit']
         lines += ["points = np.random.rand(8, 1024, 3)  # (B, N, 3), any unit, y up"]

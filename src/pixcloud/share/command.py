@@ -1,4 +1,4 @@
-"""Stage 9, `pixcloud export`: a run, encoder or classifier -> safetensors and JSON, or ONNX.
+"""Stage 9, `pixcloud export`: a run or model -> safetensors and JSON, or ONNX.
 
 Before it: `pixcloud.share.models`. After it: other programs.
 """
@@ -19,15 +19,17 @@ def export_model(
     num_points: int = 0,
     normalize: bool = True,
 ) -> str:
-    """Write an encoder or classifier for other programs.
+    """Write a model for other programs.
 
     As safetensors it is a folder with the weights and config.json, which `pixcloud.load_encoder`
     reads too. As ONNX it is one file from points (B, N, 3) to pooled features (B, D), per-point
-    features (B, N, C) where there are some, or logits (B, K) of a classifier, for any number of
-    clouds; it is run after it was written, and kept only if it gives what the model gives.
+    features (B, N, C) where there are some, logits (B, K) of a classifier, or logits (B, N, P) of a
+    segmenter, which takes each shape's category (B,) too. It takes any number of clouds. It is run
+    after it was written, and kept only if it gives what the model gives.
 
     Args:
-        source: a run folder, the folder of an encoder or of a classifier, or a Hugging Face Hub id.
+        source: a run folder, the folder of an encoder, classifier or segmenter, or a Hugging Face
+            Hub id.
         out: folder to make for safetensors; file to write for ONNX, ending in .onnx.
         to: safetensors, or onnx (needs pip install "pixcloud[onnx]").
         num_points: for ONNX, the points of every cloud; 0 leaves their number free.

@@ -1,31 +1,39 @@
 """Stage 9, what is to leave: a run, a folder or a Hub id -> `Model`, read strictly.
 
-Before it: `pixcloud.export` and `pixcloud.evaluate.classifier`, which wrote the folders. After it:
-`pixcloud.share.onnx_file` and `pixcloud.share.push`.
+Before it: `pixcloud.export` and `pixcloud.evaluate` (`classifier`, `segmenter`), which wrote the
+folders. After it: `pixcloud.share.onnx_file` and `pixcloud.share.push`.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pixcloud.encoders import PointEncoder
 from pixcloud.errors import WeightsError
-from pixcloud.evaluate import classifier as classifiers
 from pixcloud.evaluate.classifier import PointClassifier, load_classifier
+from pixcloud.evaluate.segmenter import PointSegmenter, load_segmenter
 from pixcloud.export import CONFIG, HEAD, WEIGHTS, find_encoder, load_encoder, read_meta
 from pixcloud.hub import download, is_hub_id
 
 if TYPE_CHECKING:
     from torch import nn
 
+Pretrained: TypeAlias = PointEncoder | PointClassifier | PointSegmenter
+# Kinds of fine-tuned models: their weights lie in KIND.safetensors.
+FINE_TUNED: dict[str, Callable[[Path], PointClassifier | PointSegmenter]] = {
+    "classifier": load_classifier,
+    "segmenter": load_segmenter,
+}
+
 
 @dataclass(kw_only=True)
 class Model:
-    """kind: "encoder" or "classifier"; folder: where it lies; meta: its config.json; module: it, in
-    evaluation mode; files: names of the files in the folder that are all of it.
+    """kind: "encoder", "classifier" or "segmenter"; folder: where it lies; meta: its config.json;
+    module: it, in evaluation mode; files: names of the files in the folder that are all of it.
     """
 
     kind: str
@@ -36,8 +44,8 @@ class Model:
 
     @property
     def encoder(self) -> PointEncoder:
-        """The encoder, or the one within the classifier."""
-        inner = self.module.encoder if isinstance(self.module, PointClassifier) else self.module
+        """The encoder, or the one within the classifier or segmenter."""
+        inner = getattr(self.module, "encoder", self.module)
         assert isinstance(inner, PointEncoder)
         return inner
 
@@ -47,11 +55,11 @@ class Model:
 
 
 def open_model(source: str | Path) -> Model:
-    """An encoder or classifier with its description.
+    """An encoder, classifier or segmenter with its description.
 
     Args:
-        source: a run folder, the folder of an encoder or of a classifier, or a Hub id
-            ("owner/name", or "owner/name@revision").
+        source: a run folder, the folder of a model, or a Hub id ("owner/name", or
+            "owner/name@revision").
 
     Raises:
         WeightsError: if nothing of that kind is there, or it is damaged.
@@ -63,11 +71,13 @@ def open_model(source: str | Path) -> Model:
     folder = Path(source).expanduser()
     if not folder.exists() and is_hub_id(str(source)):
         folder = download(str(source))
-    if (folder / CONFIG).is_file() and (folder / classifiers.WEIGHTS).is_file():
-        module = load_classifier(folder)
-        meta = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        files = [CONFIG, classifiers.WEIGHTS]
-        return Model(kind="classifier", folder=folder, meta=meta, module=module, files=files)
+    for kind, load in FINE_TUNED.items():
+        weights = f"{kind}.safetensors"
+        if (folder / CONFIG).is_file() and (folder / weights).is_file():
+            module = load(folder)
+            meta = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            files = [CONFIG, weights]
+            return Model(kind=kind, folder=folder, meta=meta, module=module, files=files)
     folder = find_encoder(folder)
     files = [CONFIG, WEIGHTS, *([HEAD] if (folder / HEAD).is_file() else [])]
     return Model(
@@ -79,11 +89,11 @@ def open_model(source: str | Path) -> Model:
     )
 
 
-def from_pretrained(source: str | Path, revision: str = "") -> PointEncoder | PointClassifier:
-    """The encoder or classifier of a folder or of the Hugging Face Hub, in evaluation mode.
+def from_pretrained(source: str | Path, revision: str = "") -> Pretrained:
+    """The model in a folder or a repository of the Hugging Face Hub, in evaluation mode.
 
     Args:
-        source: as for `load_encoder`, or the folder of a classifier.
+        source: as for `load_encoder`, or the folder of a classifier or segmenter.
         revision: branch, tag or commit of a Hub repository; a commit pins the weights.
 
     Raises:
@@ -95,5 +105,5 @@ def from_pretrained(source: str | Path, revision: str = "") -> PointEncoder | Po
     if revision and not is_hub_id(f"{source}@{revision}"):
         raise WeightsError(f"{source}: a revision ('{revision}') needs a Hub id, owner/name")
     model = open_model(f"{source}@{revision}" if revision else source)
-    assert isinstance(model.module, PointEncoder | PointClassifier)
+    assert isinstance(model.module, Pretrained)
     return model.module

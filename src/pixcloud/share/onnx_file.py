@@ -1,8 +1,9 @@
-"""Stage 9, ONNX: an encoder or classifier (`pixcloud.share.models`) -> a file, checked.
+"""Stage 9, ONNX: an encoder, classifier or segmenter (`pixcloud.share.models`) -> a checked file.
 
 The graph takes points (B, N, 3) in any unit and centres and scales them itself, as `embed` does.
 It gives pooled (B, D) and, where there are some, per_point (B, N, C); of a classifier logits (B, K)
-and pooled. B and N are free unless N is fixed. `pixcloud.share.onnx_check` runs it after this.
+and pooled; of a segmenter, which takes category (B,) int64 too, logits (B, N, P) of the parts. B
+and N are free unless N is fixed. `pixcloud.share.onnx_check` runs it after this.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from pixcloud.data.views import unit_sphere
 from pixcloud.errors import ConfigError, WeightsError
 from pixcloud.evaluate.classifier import PointClassifier
 from pixcloud.evaluate.features import require_points
+from pixcloud.evaluate.segmenter import PointSegmenter
 from pixcloud.share.models import Model
-from pixcloud.share.onnx_check import Agreement, compare
+from pixcloud.share.onnx_check import Agreement, clouds, compare
 
 OPSET = 18
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -38,17 +40,34 @@ class PointGraph(nn.Module):
     def __init__(self, model: Model, normalize: bool) -> None:
         super().__init__()
         self.inner, self.normalize = model.module, normalize
-        per_point = [] if model.encoder.point_dim is None else ["per_point"]
-        self.outputs = ["logits", "pooled"] if model.kind == "classifier" else ["pooled"]
-        self.outputs += per_point if model.kind == "encoder" else []
+        self.inputs, self.outputs = ["points"], ["pooled"]
+        self.categories = 0
+        if isinstance(self.inner, PointSegmenter):
+            self.inputs, self.outputs = ["points", "category"], ["logits"]
+            self.categories = len(self.inner.part_names)
+        elif isinstance(self.inner, PointClassifier):
+            self.outputs = ["logits", "pooled"]
+        elif model.encoder.point_dim is not None:
+            self.outputs = ["pooled", "per_point"]
 
-    def forward(self, points: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        clouds = unit_sphere(points) if self.normalize else points
+    def forward(
+        self, points: torch.Tensor, category: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        points = unit_sphere(points) if self.normalize else points
+        if isinstance(self.inner, PointSegmenter):
+            return (self.inner(points, category),)
         if isinstance(self.inner, PointClassifier):
-            pooled = self.inner.encoder(clouds).pooled
+            pooled = self.inner.encoder(points).pooled
             return self.inner.head(pooled), pooled
-        features = self.inner(clouds)
+        features = self.inner(points)
         return tuple(x for x in (features.pooled, features.per_point) if x is not None)
+
+    def example(self, batch: int, num_points: int) -> dict[str, torch.Tensor]:
+        """What the graph takes, by name."""
+        given = {"points": torch.from_numpy(clouds(batch, num_points))}
+        if self.categories:
+            given["category"] = torch.arange(batch) % self.categories
+        return given
 
 
 def require_onnx() -> None:
@@ -99,7 +118,8 @@ def write_onnx(
     try:
         with replaced_file(path, durable=True) as temporary:
             program.save(str(temporary), external_data=False)
-            return compare(temporary, graph, graph.outputs, sizes)
+            given = [graph.example(batch, size) for batch, size in enumerate(sizes, 1)]
+            return compare(temporary, graph, graph.outputs, given)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be written ({error.strerror or error})") from error
 
@@ -118,18 +138,18 @@ def _recorded(graph: PointGraph, num_points: int, least: int, *, free: bool) -> 
     axes: dict[int, Any] = {0: torch.export.Dim("batch")}
     if free:
         axes[1] = torch.export.Dim("points", min=max(2, least))
-    example = torch.from_numpy(_example(num_points))
+    shapes = (axes, *[{0: axes[0]} for _ in graph.inputs[1:]])
     translations: dict[Any, Any] = {torch.ops.pixcloud.farthest_points.default: farthest_points}
     try:
         with _silence(), torch.no_grad():
             program = torch.onnx.export(
                 graph,
-                (example,),
-                input_names=["points"],
+                tuple(graph.example(2, num_points).values()),
+                input_names=graph.inputs,
                 output_names=graph.outputs,
                 opset_version=OPSET,
                 dynamo=True,
-                dynamic_shapes=(axes,),
+                dynamic_shapes=shapes,
                 custom_translation_table=translations,
                 external_data=False,
                 verbose=False,
@@ -148,12 +168,6 @@ def _recorded(graph: PointGraph, num_points: int, least: int, *, free: bool) -> 
     return program
 
 
-def _example(num_points: int) -> Any:
-    from pixcloud.share.onnx_check import clouds
-
-    return clouds(2, num_points)
-
-
 def _describe(program: Any, model: Model, normalize: bool) -> None:
     """Say in the file what it holds."""
     facts = {
@@ -165,6 +179,8 @@ def _describe(program: Any, model: Model, normalize: bool) -> None:
     }
     if isinstance(model.module, PointClassifier):
         facts["classes"] = json.dumps(model.module.classes, ensure_ascii=False)
+    if isinstance(model.module, PointSegmenter):
+        facts["part_names"] = json.dumps(model.module.part_names, ensure_ascii=False)
     program.model.metadata_props.update({f"pixcloud.{key}": value for key, value in facts.items()})
     program.model.producer_name, program.model.producer_version = "pixcloud", __version__
 

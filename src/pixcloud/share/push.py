@@ -1,4 +1,4 @@
-"""Stage 9, `pixcloud push`: a run, encoder or classifier -> a repository of the Hugging Face Hub.
+"""Stage 9, `pixcloud push`: a run or model -> a repository of the Hugging Face Hub.
 
 Before it: `pixcloud.share.models` and `pixcloud.share.card`. After it: `pixcloud.load_encoder` and
 `pixcloud.from_pretrained`, which read the repository, or the same folder on disk. The folder holds
@@ -37,14 +37,14 @@ def push_to_hub(
     revision: str = "",
     message: str = "",
 ) -> str:
-    """Put an encoder or classifier on the Hugging Face Hub, with a card that says what it is.
+    """Put a model on the Hugging Face Hub, with a card that says what it is.
 
     The card is written from the run: data, recipe, results with their intervals and baselines, and
     how to load it. Nothing is guessed: both licences must be given. Log in before with
     `hf auth login`.
 
     Args:
-        source: a run folder, or the folder of an encoder or of a classifier.
+        source: a run folder, or the folder of an encoder, classifier or segmenter.
         repo_id: owner/name; it is made if it is not there.
         license: licence that you give the weights, such as apache-2.0 or cc-by-nc-4.0; required.
         data_license: licence of the data that they were trained on, in your words; required.
