@@ -14,6 +14,10 @@ Shape legend: B clouds, N points, M queries, k neighbours, C and D channels.
 
 from __future__ import annotations
 
+import contextlib
+from contextlib import AbstractContextManager
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
@@ -23,6 +27,17 @@ SLOPE = 0.2
 def recording() -> bool:
     """Whether torch.export is recording what runs now."""
     return torch.compiler.is_exporting()
+
+
+def full_precision(x: torch.Tensor) -> AbstractContextManager[Any]:
+    """Within it autocast is off for the device of x.
+
+    Nothing is recorded of it: a graph has its precisions in its nodes, and each such context would
+    be recorded, and translated, as a module of its own.
+    """
+    if recording():
+        return contextlib.nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def nearest(x: torch.Tensor, queries: torch.Tensor | None, k: int) -> torch.Tensor:
@@ -66,9 +81,9 @@ def linear_extreme(x: torch.Tensor, weight: torch.Tensor, sign: torch.Tensor) ->
 @torch.library.custom_op("pixcloud::farthest_points", mutates_args=())
 def farthest(x: torch.Tensor, m: int, start: int) -> torch.Tensor:
     """`farthest_points` as one operator of a recorded graph: x (B, N, C) -> (B, m)."""
-    from pixcloud.ops.sampling import farthest_points
+    from pixcloud.ops.sampling import by_device
 
-    return farthest_points(x, m, start)
+    return by_device(x, m, start)
 
 
 @farthest.register_fake

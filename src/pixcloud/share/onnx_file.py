@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import json
 import logging
 import warnings
@@ -142,14 +143,16 @@ def _recorded(graph: PointGraph, num_points: int, least: int, *, free: bool) -> 
     translations: dict[Any, Any] = {torch.ops.pixcloud.farthest_points.default: farthest_points}
     try:
         with _silence(), torch.no_grad():
+            # By itself: the exporter would try other ways after this one, for longer.
+            example = tuple(graph.example(2, num_points).values())
+            recorded = torch.export.export(graph, example, dynamic_shapes=shapes, strict=False)
             program = torch.onnx.export(
-                graph,
-                tuple(graph.example(2, num_points).values()),
+                recorded,
+                dynamic_shapes=shapes,
                 input_names=graph.inputs,
                 output_names=graph.outputs,
                 opset_version=OPSET,
                 dynamo=True,
-                dynamic_shapes=shapes,
                 custom_translation_table=translations,
                 external_data=False,
                 verbose=False,
@@ -187,11 +190,11 @@ def _describe(program: Any, model: Model, normalize: bool) -> None:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Without what torch's exporter says of libraries that nobody asked for."""
+    """Without what torch's exporter says of libraries that nobody asked for, and of its failures."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
         logging.disable(before)
