@@ -91,12 +91,12 @@ def metadata(found: dict[str, list[ResultRow]]) -> list[EvalResult]:
         results.append(
             EvalResult(
                 task_type="other",
-                task_name=row.protocol,
                 dataset_type=row.dataset,
                 dataset_name=row.dataset,
                 dataset_split=row.split,
                 metric_type=row.metric,
-                metric_name=row.metric.replace("_", " "),
+                # The index has one task for each data set, so that protocols can stand only here.
+                metric_name=f"{row.metric.replace('_', ' ')}, {row.protocol}",
                 metric_value=row.value,
                 metric_args=details,
             )

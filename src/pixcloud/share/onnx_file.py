@@ -190,7 +190,7 @@ def _describe(program: Any, model: Model, normalize: bool) -> None:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Without what torch's exporter says of libraries that nobody asked for, and of its failures."""
+    """Without what the exporter says of libraries that nobody asked for, and of its failures."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
