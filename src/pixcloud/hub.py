@@ -8,6 +8,7 @@ goes wrong on the way is told in one line. `pixcloud.export` and `pixcloud.share
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
 from pixcloud.errors import WeightsError
@@ -114,4 +115,4 @@ def _status(error: Exception) -> int | None:
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    return textwrap.shorten(text.splitlines()[0], 120) if text else type(error).__name__

@@ -52,7 +52,7 @@ def import_crosspoint_pictures(file: str, out: str) -> str:
         key.removeprefix(HEAD): value for key, value in source.items() if key.startswith(HEAD)
     }
     weights = {key: value for key, value in source.items() if not key.startswith(HEAD)}
-    name, names = _names(weights, str(path))
+    name, names = tower_names(weights, str(path))
     tower = ImageEncoder(name)
     load_strictly(
         tower, {ours: weights[theirs] for ours, theirs in names.items()}, str(path), names
@@ -71,7 +71,7 @@ def import_crosspoint_pictures(file: str, out: str) -> str:
     return f"{path}: {matched}: {name}{said}; written to {folder}"
 
 
-def _names(weights: dict[str, torch.Tensor], origin: str) -> tuple[str, dict[str, str]]:
+def tower_names(weights: dict[str, torch.Tensor], origin: str) -> tuple[str, dict[str, str]]:
     """Which ResNet it is, and the file's name of each of our tensors."""
     prefix = "resnet." if any(key.startswith("resnet.") for key in weights) else ""
     depths, convolutions = [], 0
