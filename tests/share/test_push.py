@@ -137,6 +137,7 @@ def test_the_card(run: Path, tmp_path: Path) -> None:
     assert "weights: apache-2.0" in text
     assert "trained on: ShapeNet terms of use" in text
     assert "pixcloud pretrain --recipe crosspoint --run RUN --seed 3" in text
+    assert "the weights are those of epoch 1; all settings" in text
     assert "Synthetic" not in text
     program = re.search(r"```python\n(.*?)```", text, re.DOTALL)
     assert program is not None

@@ -190,8 +190,8 @@ def _data(facts: CardFacts) -> str:
     if facts.record:
         config = facts.record.config
         lines.append(
-            f"{facts.record.pairs_seen:,} pairs were seen in {facts.record.epochs_done} epochs, "
-            f"clouds of {config.data.num_points:,} points."
+            f"Pairs seen: {facts.record.pairs_seen:,}, epochs: {facts.record.epochs_done}; clouds "
+            f"of {config.data.num_points:,} points."
         )
     return " ".join(lines) or "Nothing is known of the data that these weights were trained on."
 
@@ -220,6 +220,10 @@ def _recipe(facts: CardFacts) -> str:
     line = command(from_dict(PretrainConfig, {**settings, "run": "RUN"}))
     shown = {key: settings[key] for key in SETTINGS_SHOWN if key in settings}
     text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
+    if "epoch" in origin:
+        made += f"; the weights are those of epoch {origin['epoch'] + 1}"
+    if origin.get("probe_validation") is not None:
+        made += f", the best on validation ({100 * origin['probe_validation']:.1f} %)"
     return f"{made}; all settings are in `recipe.yaml`.\n\n```\n{line}\n```\n\n```yaml\n{text}```"
 
 
