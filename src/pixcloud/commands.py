@@ -88,11 +88,27 @@ COMMANDS: dict[str, Command] = {
     "import crosspoint": Command(
         "weights of the original CrossPoint DGCNN", "pixcloud.import_weights:import_crosspoint"
     ),
+    "import crosspoint_pictures": Command(
+        "weights of the original CrossPoint picture tower",
+        "pixcloud.import_pictures:import_crosspoint_pictures",
+    ),
     "import dgcnn": Command(
         "weights of a plain DGCNN classifier", "pixcloud.import_classifiers:import_dgcnn"
     ),
+    "import dgcnn_partseg": Command(
+        "weights of a DGCNN for part segmentation, with its head",
+        "pixcloud.import_segmenter:import_dgcnn_partseg",
+    ),
     "import pct": Command(
         "weights of the best-known PCT port", "pixcloud.import_classifiers:import_pct"
+    ),
+    "export": Command(
+        "an encoder, classifier or segmenter as safetensors or ONNX",
+        "pixcloud.share.command:export_model",
+    ),
+    "push": Command(
+        "an encoder, classifier or segmenter to the Hugging Face Hub, with its card",
+        "pixcloud.share.push:push_to_hub",
     ),
     "doctor": Command("what this machine can do", "pixcloud.doctor:doctor"),
 }
@@ -101,5 +117,5 @@ COMMANDS: dict[str, Command] = {
 # Commands that make something beside what they print.
 WORKING = (
     *("demo", "pretrain", "probe", "finetune", "fewshot", "classify", "segment", "parts"),
-    *("retrieve", "evaluate", "embed", "search", "log", "data", "import"),
+    *("retrieve", "evaluate", "embed", "search", "log", "data", "import", "export", "push"),
 )

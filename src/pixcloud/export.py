@@ -22,6 +22,7 @@ from pixcloud.encoders import PointEncoder, build_encoder
 from pixcloud.encoders.image import ImageEncoder
 from pixcloud.errors import ConfigError, WeightsError, some
 from pixcloud.heads import ProjectionHead
+from pixcloud.hub import download, is_hub_id
 
 FORMAT = 1
 WEIGHTS = "encoder.safetensors"
@@ -123,12 +124,12 @@ def _write_parts(
 ) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    save_file(_tensors(encoder), folder / WEIGHTS)
+    save_file(tensors_of(encoder), folder / WEIGHTS)
     if head is not None:
-        save_file(_tensors(head), folder / HEAD)
+        save_file(tensors_of(head), folder / HEAD)
     if picture is not None:
         both = nn.ModuleDict({"tower": picture.tower, "head": picture.head})
-        save_file(_tensors(both), folder / PICTURE)
+        save_file(tensors_of(both), folder / PICTURE)
     write_text(folder / CONFIG, json.dumps(meta, indent=1) + "\n")
     for path in folder.iterdir():
         with open(path, "rb") as stream:
@@ -154,7 +155,8 @@ def _exchange(folder: Path, temporary: Path, aside: Path) -> None:
     sync_folder(folder.parent)
 
 
-def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    """A module's state dict, as safetensors takes it."""
     return {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
 
 
@@ -163,7 +165,8 @@ def load_encoder(source: str | Path) -> PointEncoder:
 
     Args:
         source: a run folder, a folder that `save_encoder` or `pixcloud import` wrote, or a
-            Hugging Face Hub id such as "someone/dgcnn-shapenet".
+            Hugging Face Hub id such as "someone/dgcnn-shapenet", or, pinned to a branch, tag or
+            commit, "someone/dgcnn-shapenet@v1".
 
     Raises:
         WeightsError: if nothing is there, or the weights do not fit the architecture exactly.
@@ -196,7 +199,15 @@ def load_head(source: str | Path) -> ProjectionHead:
     Raises:
         WeightsError: if there is none.
     """
-    path = find_encoder(source) / HEAD
+    return read_head(find_encoder(source) / HEAD)
+
+
+def read_head(path: Path) -> ProjectionHead:
+    """A projection head from its own file; its sizes are those of the weights.
+
+    Raises:
+        WeightsError: if the file is missing or holds no projection head.
+    """
     if not path.is_file():
         raise WeightsError(f"{path}: missing; this encoder was saved without its projection head")
     tensors = read_tensors(path)
@@ -259,23 +270,14 @@ def find_encoder(source: str | Path) -> Path:
             f"{path}: no encoder there; expected {CONFIG} and {WEIGHTS} in it or in encoder/ below "
             "(a run writes them when it ends)"
         )
-    name = str(source)
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return _download(name)
-    raise WeightsError(f"{path}: no such folder; give a run, an exported encoder or a Hub id")
-
-
-def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
-    except (OSError, ValueError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as e:
-        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+    if not is_hub_id(str(source)):
+        raise WeightsError(f"{path}: no such folder; give a run, an exported encoder or a Hub id")
+    folder = download(str(source))
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         raise WeightsError(
-            f"{name}: neither a folder here nor reachable on the Hugging Face Hub ({reason})"
-        ) from e
+            f"{source}: a repository without an encoder; expected {CONFIG} and {WEIGHTS} in it"
+        )
+    return folder
 
 
 def read_meta(folder: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -19,8 +19,6 @@ from pixcloud.store import About, VectorStore
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from pixcloud.evaluate.embedder import Embedder
 
 
 @dataclass(kw_only=True)
@@ -133,9 +131,8 @@ def _name(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def _cloud(
-    embedder: Embedder, path: Path, name: str, about: About, up: str, seed: int
-) -> np.ndarray:
+def _cloud(embedder: Any, path: Path, name: str, about: About, up: str, seed: int) -> np.ndarray:
+    # An `Embedder`; its name in this module would bring torch into the help.
     count = about.num_points
     try:
         return embedder.raw(shape_points(path, name, count, up, seed, "embed")[None])

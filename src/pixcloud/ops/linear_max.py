@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pixcloud.ops import recorded
 from pixcloud.ops.batch_norm import running_statistics, update_running, world_of
 
 # Scores held at a time: 1 Mi, which is 4 MiB in fp32.
@@ -38,7 +39,10 @@ def linear_bn_max(x: torch.Tensor, weight: torch.Tensor, bn: nn.BatchNorm1d) -> 
         torch.Size([2, 8])
     """
     sign = torch.where(bn.weight >= 0, 1.0, -1.0).to(weight.dtype)
-    extreme = _on_cpu(x, weight, sign) if x.device.type == "cpu" else _anywhere(x, weight, sign)
+    if recorded.recording():
+        extreme = recorded.linear_extreme(x, weight, sign)
+    else:
+        extreme = _on_cpu(x, weight, sign) if x.device.type == "cpu" else _anywhere(x, weight, sign)
     if not bn.training:
         mean, var = running_statistics(bn)
     else:
