@@ -24,8 +24,6 @@ TAGS = {
         "intra": "loss/intra",
         "cross": "loss/cross",
         "lr": "train/learning_rate",
-        "temperature": "train/temperature",
-        "cross_temperature": "train/cross_temperature",
         "pairs_per_s": "train/pairs_per_s",
         "memory_mib": "train/memory_mib",
     },
