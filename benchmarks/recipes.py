@@ -26,12 +26,14 @@ from typing import Any
 import yaml
 from scipy import stats
 
+from pixcloud.atomic import write_text
 from pixcloud.config import PretrainConfig, flatten, merge, pretrain_config
 from pixcloud.config_files import VOLATILE
 from pixcloud.data.synthetic import ensure_synthetic
 from pixcloud.data.synthetic.dataset import SyntheticSettings
 from pixcloud.errors import ConfigError, PixCloudError, nearest
 from pixcloud.run_folder import read_metrics
+from pixcloud.signals import Interrupted
 from pixcloud.trainer import pretrain
 
 VARIANTS = Path(__file__).with_name("recipe_variants.yaml")
@@ -82,11 +84,17 @@ def key_of(config: PretrainConfig) -> str:
 
 
 def read_results(out: Path) -> dict[str, dict[str, Any]]:
-    """Finished runs by key."""
-    if not (out / RESULTS).exists():
-        return {}
-    lines = (out / RESULTS).read_text(encoding="utf-8").splitlines()
-    return {line["key"]: line for line in map(json.loads, lines)}
+    """Finished runs by key.
+
+    Raises:
+        ConfigError: if the file is not one of this command.
+    """
+    path = out / RESULTS
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return {line["key"]: line for line in map(json.loads, lines)}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: no results of this command ({error}); move it away") from error
 
 
 def train_one(name: str, config: PretrainConfig, out: Path) -> dict[str, Any]:
@@ -114,8 +122,8 @@ def train_one(name: str, config: PretrainConfig, out: Path) -> dict[str, Any]:
         "seconds": epochs[-1]["seconds"],
         "settings": flatten(config),
     }
-    with open(out / RESULTS, "a", encoding="utf-8") as stream:
-        stream.write(json.dumps(record) + "\n")
+    lines = [*read_results(out).values(), record]
+    write_text(out / RESULTS, "".join(json.dumps(line) + "\n" for line in lines))
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # the encoder and the metrics stay
     return record
 
@@ -223,8 +231,9 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def main() -> int:
-    arguments = parser().parse_args()
+def main(words: list[str] | None = None) -> int:
+    """Run the command; its exit code."""
+    arguments = parser().parse_args(words)
     try:
         records = run(arguments)
         print("\n".join(table(records, records[0]["variant"])))
@@ -235,6 +244,9 @@ def main() -> int:
     except PixCloudError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Interrupted:
+        print("stopped; the same command goes on where it was", file=sys.stderr)
+        return 130
     return 0
 
 
