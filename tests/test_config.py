@@ -108,8 +108,23 @@ def test_other_schedules() -> None:
     assert [learning_rate(constant, s, 4, 10) for s in (0, 8, 39)] == [0.125, 1.0, 1.0]
 
 
+def test_the_stronger_recipe_differs_where_it_says() -> None:
+    """The same encoder, tower, sizes, samples and loss as published."""
+    published, ours = (flatten(pretrain_config(name)) for name in ("crosspoint", "pixcloud"))
+    assert {key for key in ours if ours[key] != published[key]} == {
+        "recipe",
+        "views.scale_low",
+        "views.scale_high",
+        "views.shift",
+        "views.dropout",
+        "optim.lr",
+        "optim.schedule",
+        "optim.warmup_epochs",
+    }
+
+
 def test_every_recipe_is_valid() -> None:
-    assert recipe_names() == ["crosspoint", "demo"]
+    assert recipe_names() == ["crosspoint", "demo", "pixcloud"]
     for name in recipe_names():
         assert pretrain_config(name).recipe == name
     with pytest.raises(ConfigError, match="unknown recipe 'crospoint': the nearest known one is"):

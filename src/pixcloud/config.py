@@ -175,7 +175,8 @@ class PretrainConfig:
 
     Args:
         run: the run folder.
-        recipe: named settings under all others: crosspoint (the published ones) or demo.
+        recipe: named settings under all others: crosspoint (the published ones), pixcloud (what did
+            better) or demo.
         seed: every random draw is a function of it.
         resume: continue the run from its last good checkpoint; starts it if there is none.
         data: where the pairs are and how they are read.
