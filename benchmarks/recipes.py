@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from scipy import stats
+from scipy.special import stdtrit
 
 from pixcloud.atomic import write_text
 from pixcloud.config import PretrainConfig, flatten, merge, pretrain_config
@@ -136,7 +136,7 @@ def interval(values: list[float]) -> float:
     """
     if len(values) < 2:
         return math.nan
-    width = float(stats.t.ppf(0.975, len(values) - 1))
+    width = float(stdtrit(len(values) - 1, 0.975))
     return width * statistics.stdev(values) / math.sqrt(len(values))
 
 
