@@ -18,14 +18,14 @@ MAP = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 # and the doctor reach everything: they are the outside.
 ORDER = [
     ("_version", "errors", "types", "atomic", "signals", "machine"),
-    ("ranges", "config", "config_files"),
+    ("ranges", "method_settings", "config", "config_files"),
     ("distributed", "heartbeat", "launch"),
     ("data",),
     ("ops",),
     ("encoders",),
     ("heads",),
     ("losses",),
-    ("objective",),
+    ("averaged", "objective"),
     ("hub", "export", "export_tower", "optimizer", "schedule"),
     ("weight_files", "import_weights", "import_pictures"),
     ("checkpoint",),

@@ -52,4 +52,4 @@ def export_objective(
         size=config.data.picture_size,
         num_points=config.data.num_points,
     )
-    save_encoder(folder, both.point_encoder, both.point_head, origin, picture)
+    save_encoder(folder, *both.exported, origin, picture)

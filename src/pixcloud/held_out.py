@@ -44,8 +44,7 @@ class HeldOut:
         if not self.every or ((epoch + 1) % self.every and not last):
             return {}
         model = CrossModal(
-            objective.point_encoder,
-            objective.point_head,
+            *objective.exported,
             objective.image_encoder,
             objective.image_head,
             num_points=self.config.data.num_points,

@@ -337,6 +337,7 @@ class Trainer:
         rate = clock.rate(self.progress.step) * trainer.batch_size * trainer.accumulate
         memory = round(psutil.Process().memory_info().rss / 2**20)
         line = {"step": self.progress.step, "epoch": epoch, **means, "lr": lr}
+        line.update(self.objective.measured())
         self.write(
             **{"kind": "step", **line},
             pairs_per_s=round(rate, 2),
@@ -354,7 +355,7 @@ class Trainer:
         progress.epoch = [0.0] * 4
         line: dict[str, Any] = {"kind": "epoch", "step": progress.step, "epoch": epoch}
         line.update(progress.last_epoch)
-        accuracy = self.selection.probe(self.objective.point_encoder, epoch)
+        accuracy = self.selection.probe(self.objective.exported[0], epoch)
         said = ""
         if accuracy is not None:
             line["probe_validation"] = accuracy
