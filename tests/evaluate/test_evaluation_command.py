@@ -206,3 +206,23 @@ def test_notes(tmp_path: Path) -> None:
 
 def test_every_protocol_is_a_command() -> None:
     assert set(PROTOCOLS) <= set(cli.COMMANDS)
+
+
+def test_segment_is_one_of_them(
+    encoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its rows are found again, until a part of the data is another one."""
+    for place in range(8):
+        points = np.random.default_rng(place).normal(size=(40, 3))
+        (tmp_path / "mine" / "mug").mkdir(parents=True, exist_ok=True)
+        path = tmp_path / "mine" / "mug" / f"{place}.npz"
+        np.savez(path, points=points, labels=points[:, 1] > 0)
+    words = (encoder, "--data.source", f"folder:{tmp_path}/mine", "--out", tmp_path / "r.jsonl")
+    words += ("--protocols", "[segment]", "--segment.num_points", 32, "--fit.epochs", 1)
+    code, shown, err = evaluate(*words, capsys=capsys)
+    assert code == 0, err
+    assert "Part segmentation" in shown
+    assert "rows of the same weights" in evaluate(*words, capsys=capsys)[2]
+    np.savez(path, points=points, labels=points[:, 1] > 0.5)
+    assert "rows of the same weights" not in evaluate(*words, capsys=capsys)[2]
+    assert len(read_rows(tmp_path / "r.jsonl")) == 12

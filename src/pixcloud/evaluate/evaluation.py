@@ -98,7 +98,8 @@ def _rows(
     from pixcloud.evaluate.results import noting, read_rows
 
     settings = protocol.settings(config)
-    request = _request(name, settings, fingerprint)
+    own = _parts(config) if name == "segment" else {}
+    request = _request(name, settings, fingerprint | own)
 
     def there() -> list[ResultRow]:
         rows = read_rows(out) if out.is_file() else []
@@ -110,6 +111,21 @@ def _rows(
     with noting(**{REQUEST: request}):
         protocol.run(settings)
     return there()
+
+
+def _parts(config: EvaluateConfig) -> dict[str, str]:
+    """Hashes of the parts of clouds, and of the clouds, which may lie elsewhere than labelled ones."""
+    from pixcloud.data.sources import open_parts, split_there
+    from pixcloud.evaluate.feature_cache import array_sha256
+
+    found = {}
+    for split in ("train", "val", "test"):
+        if split != "val" or split_there(config.data.source, split):
+            clouds = open_parts(config.data.source, split)
+            assert clouds.parts is not None
+            hashes = array_sha256(clouds.points), array_sha256(clouds.parts)
+            found[f"parts of {split}"] = " ".join(hashes)
+    return found
 
 
 def _request(name: str, settings: Any, fingerprint: dict[str, str]) -> str:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from pixcloud.config import OptimConfig
 from pixcloud.evaluate.retrieval_settings import RetrievalData, RetrievalSettings
+from pixcloud.evaluate.segment_settings import SegmentSettings
 from pixcloud.evaluate.settings import ProbeSettings
 from pixcloud.evaluate.training_settings import (
     AugmentSettings,
@@ -26,17 +27,18 @@ class EvaluateConfig:
     Args:
         encoder: a run, an exported or imported encoder, or a Hugging Face Hub id.
         data: pairs of clouds and pictures, labelled clouds with a train and a test split, or both.
-        protocols: which ones, such as [probe,fewshot,retrieve,finetune]; empty takes those without
+        protocols: which ones, such as [probe,fewshot,retrieve,finetune,segment]; empty takes those without
             training that the data allow, and says what it leaves out. Of those that are named, one
             that cannot be done is an error.
         probe: of `pixcloud probe`.
         fewshot: of `pixcloud fewshot`, CrossPoint's way.
         retrieve: of `pixcloud retrieve`.
         finetune: of `pixcloud finetune`.
-        fit: of `pixcloud finetune`.
-        optim: of `pixcloud finetune`.
-        augment: of `pixcloud finetune`.
-        baseline: of `pixcloud finetune`.
+        segment: of `pixcloud segment`.
+        fit: of `pixcloud finetune` and `segment`.
+        optim: of `pixcloud finetune` and `segment`.
+        augment: of `pixcloud finetune` and `segment`.
+        baseline: of `pixcloud finetune` and `segment`.
         out: file to append the results to; the run's results.jsonl where the encoder is a run,
             else results.jsonl beside the encoder, or here for one from the Hub. What it holds
             already, of the same weights, data and settings, is shown and not computed again.
@@ -49,6 +51,7 @@ class EvaluateConfig:
     fewshot: FewShotSettings = field(default_factory=FewShotSettings)
     retrieve: RetrievalSettings = field(default_factory=RetrievalSettings)
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    segment: SegmentSettings = field(default_factory=SegmentSettings)
     fit: FitSettings = field(default_factory=FitSettings)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentSettings = field(default_factory=AugmentSettings)

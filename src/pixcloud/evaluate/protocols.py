@@ -17,8 +17,9 @@ from pixcloud.evaluate.evaluation_settings import EvaluateConfig
 from pixcloud.evaluate.results import ResultRow, format_table
 from pixcloud.evaluate.retrieval_command import retrieve
 from pixcloud.evaluate.retrieval_settings import RetrieveConfig
+from pixcloud.evaluate.segment_settings import SegmentConfig
 from pixcloud.evaluate.settings import LabelledConfig, ProbeConfig
-from pixcloud.evaluate.training_command import fewshot, finetune
+from pixcloud.evaluate.training_command import fewshot, finetune, segment
 from pixcloud.evaluate.training_settings import FewShotConfig, FinetuneConfig
 
 if TYPE_CHECKING:
@@ -46,6 +47,19 @@ def _finetune_config(config: EvaluateConfig) -> FinetuneConfig:
         encoder=config.encoder,
         data=LabelledConfig(source=config.data.source),
         finetune=config.finetune,
+        fit=config.fit,
+        optim=config.optim,
+        augment=config.augment,
+        baseline=config.baseline,
+        out=config.out,
+    )
+
+
+def _segment_config(config: EvaluateConfig) -> SegmentConfig:
+    return SegmentConfig(
+        encoder=config.encoder,
+        data=LabelledConfig(source=config.data.source),
+        segment=config.segment,
         fit=config.fit,
         optim=config.optim,
         augment=config.augment,
@@ -86,6 +100,7 @@ PROTOCOLS: dict[str, Protocol] = {
     "fewshot": Protocol("Few-shot", "labels", _fewshot_config, fewshot),
     "retrieve": Protocol("Retrieval", "any", _retrieve_config, retrieve, _retrieved),
     "finetune": Protocol("Fine-tuning", "labels", _finetune_config, finetune, by_default=False),
+    "segment": Protocol("Part segmentation", "labels", _segment_config, segment, by_default=False),
 }
 
 
