@@ -114,7 +114,7 @@ def _rows(
 
 
 def _parts(config: EvaluateConfig) -> dict[str, str]:
-    """Hashes of the parts of clouds, and of the clouds, which may lie elsewhere than labelled ones."""
+    """Hashes of clouds with parts, which may be others than the labelled ones."""
     from pixcloud.data.sources import open_parts, split_there
     from pixcloud.evaluate.feature_cache import array_sha256
 
