@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pixcloud.data.make import make_pairs
     from pixcloud.data.sources import open_labelled, open_pairs, open_parts
     from pixcloud.data.synthetic import ensure_synthetic
-    from pixcloud.encoders import build_encoder, register_encoder
+    from pixcloud.encoders import build_encoder, import_encoder, register_encoder
     from pixcloud.errors import PixCloudError
     from pixcloud.evaluate.classifier import load_classifier, save_classifier
     from pixcloud.evaluate.classify import classify
@@ -46,6 +46,7 @@ _WHERE = {
     "finetune": "pixcloud.evaluate.training_command",
     "import_crosspoint": "pixcloud.import_weights",
     "import_dgcnn": "pixcloud.import_classifiers",
+    "import_encoder": "pixcloud.encoders",
     "import_pct": "pixcloud.import_classifiers",
     "load_classifier": "pixcloud.evaluate.classifier",
     "load_encoder": "pixcloud.export",
@@ -81,6 +82,7 @@ __all__ = [
     "finetune",
     "import_crosspoint",
     "import_dgcnn",
+    "import_encoder",
     "import_pct",
     "load_classifier",
     "load_encoder",
