@@ -69,8 +69,8 @@ CASES: dict[str, tuple[tuple[int, ...], str, dict[str, Any], dict[str, Any]]] = 
     "local": ((2,), "dgcnn", {"objective": {"negatives": "local"}}, {"precision": 64}),
 }
 # The clouds' head, and PCT's offset-attention: its columns sum up to 1, so that the bias of the
-# values reaches the BN as a constant, too.
-BEFORE_BN = ("point_head.0.bias", ".out.bias", ".value.bias")
+# values reaches the BN as a constant, too. So does what the patch transformer ends with.
+BEFORE_BN = ("point_head.0.bias", ".out.bias", ".value.bias", "point_encoder.norm.bias")
 Records = dict[tuple[str, int], list[dict[str, Any]]]
 
 

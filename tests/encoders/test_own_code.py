@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,7 @@ import pixcloud
 from pixcloud import cli
 from pixcloud.encoders import ENCODERS, build_encoder, import_encoder
 from pixcloud.errors import ConfigError, WeightsError
+from pixcloud.evaluate.features import cached_features
 from pixcloud.machine import CODE_VARIABLE
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "own_encoder.py"
@@ -22,7 +24,7 @@ NAME = "own_encoder.py:DeepSets"
 TINY = [
     *("--data.num_points", "32", "--data.picture_size", "24", "--data.workers", "0"),
     *("--image.name", "resnet-tiny", "--encoder.settings.width", "8"),
-    *("--trainer.batch_size", "4", "--trainer.progress", "false"),
+    *("--trainer.batch_size", "4", "--trainer.progress", "false", "--trainer.threads", "1"),
 ]
 
 
@@ -88,6 +90,20 @@ def test_from_python(tmp_path: Path) -> None:
     assert type(pixcloud.load_encoder(tmp_path / "saved")) is type(encoder)
 
 
+def test_features_are_kept_for_the_code_that_made_them(tmp_path: Path) -> None:
+    """The same weights, at the same place, after an edit."""
+    source = tmp_path / "own_encoder.py"
+    clouds, found = np.random.default_rng(0).random((2, 8, 3), np.float32), []
+    for code in (EXAMPLE.read_text(), EXAMPLE.read_text().replace(".mean(", ".sum(")):
+        source.write_text(code)
+        torch.manual_seed(0)
+        encoder = build_encoder(f"{source}:DeepSets", width=4)
+        found.append(cached_features(encoder, clouds, num_points=8, folder=tmp_path / "kept"))
+        del ENCODERS[NAME], sys.modules[type(encoder).__module__]
+    assert not found[1].hit
+    assert not np.allclose(found[0].values, found[1].values)
+
+
 def test_a_saved_name_is_never_a_path_to_run(tmp_path: Path) -> None:
     """Whoever hands weights on may write anything into their description."""
     trap = tmp_path / "saved" / "trap.py"
@@ -147,5 +163,5 @@ def test_errors(package: Path, tmp_path: Path) -> None:
             build_encoder(name)
     import_encoder(f"{EXAMPLE}:DeepSets")
     other = shutil.copy(EXAMPLE, tmp_path / "own_encoder.py")
-    with pytest.raises(ConfigError, match="encoder name 'own_encoder.py:DeepSets' is taken by"):
+    with pytest.raises(ConfigError, match=r"encoder name 'own_encoder\.py:DeepSets' is taken by"):
         import_encoder(f"{other}:DeepSets")

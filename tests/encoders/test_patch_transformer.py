@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from pixcloud import cli
+from pixcloud.data.shapenetpart import write_shapenetpart
 from pixcloud.encoders import PointEncoder, build_encoder
 from pixcloud.errors import ConfigError
 from pixcloud.evaluate.features import embed_clouds
+from pixcloud.evaluate.results import read_rows
+from pixcloud.types import LabelledClouds
 from reference.plain_patch_transformer import plain_patch_transformer
 
 SMALL = {
@@ -60,8 +66,9 @@ def test_gradients(training: bool) -> None:
 def test_published_sizes() -> None:
     with torch.device("meta"):
         encoder = build_encoder("patch_transformer")
-    # 12 blocks of 12 width^2 and what is small beside it: 21.8 million, as in the paper's table.
-    assert sum(p.numel() for p in encoder.parameters()) == 21_816_192
+    # By hand: each block 12 width^2 + 10 width; what makes tokens 493,568; places and norm 50,816.
+    blocks = 12 * (12 * 384**2 + 10 * 384)
+    assert sum(p.numel() for p in encoder.parameters()) == blocks + 493_568 + 50_816
     assert (encoder.point_dim, encoder.pooled_dim, encoder.min_points) == (384, 768, 64)
 
 
@@ -80,9 +87,69 @@ def test_settings_that_cannot_be(settings: dict[str, object], words: str) -> Non
 
 def test_clouds_that_are_too_small_are_told() -> None:
     for sizes, words in (
-        ({}, r"makes 6 patches of each cloud .*settings\.groups"),
-        ({"group_size": 9}, r"makes patches of 9 points.*settings\.group_size"),
+        ({}, r"makes 6 patches of each cloud; .* smaller encoder\.settings\.groups$"),
+        (
+            {"group_size": 9},
+            r"makes patches of 9 points; .* smaller encoder\.settings\.group_size$",
+        ),
     ):
         encoder = build_encoder("patch_transformer", **{**SMALL, **sizes})
         with pytest.raises(ConfigError, match=words):
             embed_clouds(encoder, np.zeros((1, 5, 3)), num_points=5)
+
+
+def labelled(split: str, seed: int) -> LabelledClouds:
+    """Rods and discs, with an upper and a lower part each."""
+    rng = np.random.default_rng(seed)
+    labels, names = np.tile([0, 1], 8), {"rod": ["low", "high"], "disc": ["low", "high"]}
+    points = (
+        rng.uniform(-1, 1, (16, 40, 3)) * np.array([[0.3, 1, 0.3], [1, 0.1, 1]])[labels][:, None]
+    )
+    parts = 2 * labels[:, None] + (points[..., 1] > 0)
+    return LabelledClouds(
+        name="shapes",
+        split=split,
+        points=points.astype(np.float32),
+        labels=labels,
+        classes=list(names),
+        parts=parts,
+        part_names=names,
+    )
+
+
+def test_every_protocol(pair_tree: Path, tmp_path: Path) -> None:
+    run, data = str(tmp_path / "run"), tmp_path / "data"
+    for split, seed in (("train", 0), ("val", 1), ("test", 2)):
+        names = labelled(split, seed).part_names
+        assert names is not None
+        write_shapenetpart(data, labelled(split, seed), names)
+    words = ["pretrain", "--run", run, "--data.source", str(pair_tree), "--data.workers", "0"]
+    words += ["--data.num_points", "32", "--data.picture_size", "24", "--image.name", "resnet-tiny"]
+    words += ["--encoder.name", "patch_transformer", "--trainer.epochs", "1"]
+    words += [
+        "--trainer.batch_size",
+        "6",
+        "--trainer.progress",
+        "false",
+        "--trainer.precision",
+        "32",
+    ]
+    words += ["--trainer.threads", "1"]
+    for key, value in SMALL.items():
+        words += [f"--encoder.settings.{key}", str(value)]
+    assert cli.main(words) == 0
+    one = ["--fit.epochs", "1"]
+    few = ["--fewshot.ways", "2", "--fewshot.shots", "2", "--fewshot.queries", "2"]
+    few += ["--fewshot.num_points", "32", "--fewshot.trials", "2", *one]
+    for protocol in (
+        ["probe", "--probe.num_points", "32", "--probe.baselines", "false"],
+        ["fewshot", "--protocol", "crosspoint", "--fewshot.baseline", "false", *few],
+        ["finetune", "--finetune.num_points", "32", *one],
+        ["segment", "--segment.num_points", "32", *one],
+    ):
+        place = ["--data.source", f"shapenetpart:{data}", "--out", str(tmp_path / "rows.jsonl")]
+        assert cli.main([protocol[0], run, *place, *protocol[1:]]) == 0
+    protocols = {
+        row.protocol.split(",")[0].split(" ")[0] for row in read_rows(tmp_path / "rows.jsonl")
+    }
+    assert len(protocols) >= 4, protocols

@@ -61,7 +61,6 @@ def _token(state: State, patch: torch.Tensor) -> torch.Tensor:
     rows = [
         state["patches.second.weight"]
         @ _batch_norm(state, "patches.first_bn", state["patches.first.weight"] @ point).clamp_min(0)
-        + state["patches.second.bias"]
         for point in patch
     ]
     shared = torch.stack(rows).max(dim=0).values
@@ -87,7 +86,7 @@ def _place(state: State, centre: torch.Tensor) -> torch.Tensor:
 
 _BLOCK = (
     *("attention_norm.weight", "attention_norm.bias", "mlp_norm.weight", "mlp_norm.bias"),
-    *("qkv.weight", "out.weight", "out.bias"),
+    *("qkv.weight", "mix.weight", "mix.bias"),
     *("mlp.0.weight", "mlp.0.bias", "mlp.2.weight", "mlp.2.bias"),
 )
 
@@ -102,7 +101,7 @@ def _block(state: State, x: torch.Tensor, heads: int) -> torch.Tensor:
         scores = query[:, own] @ key[:, own].T / math.sqrt(size)
         weights = scores.exp() / scores.exp().sum(dim=1, keepdim=True)
         seen.append(weights @ value[:, own])
-    x = x + torch.cat(seen, dim=1) @ state["out.weight"].T + state["out.bias"]
+    x = x + torch.cat(seen, dim=1) @ state["mix.weight"].T + state["mix.bias"]
     normal = _layer_norm(x, state["mlp_norm.weight"], state["mlp_norm.bias"])
     hidden = _gelu(normal @ state["mlp.0.weight"].T + state["mlp.0.bias"])
     return x + hidden @ state["mlp.2.weight"].T + state["mlp.2.bias"]

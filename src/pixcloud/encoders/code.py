@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -70,7 +71,7 @@ def import_class(name: str) -> type[PointEncoder]:
             f"encoder '{name}': {attribute} is no encoder; derive it from "
             "pixcloud.encoders.PointEncoder"
         )
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def installed_class(name: str) -> type[PointEncoder] | None:
@@ -81,6 +82,14 @@ def installed_class(name: str) -> type[PointEncoder] | None:
     """
     offers = importlib.metadata.entry_points(group=GROUP, name=name)
     return import_class(next(iter(offers)).value) if offers else None
+
+
+def source_sha256(cls: type) -> str:
+    """SHA-256 of the file that a class is in; empty where there is none, as in a notebook."""
+    try:
+        return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()
+    except (TypeError, OSError):
+        return ""
 
 
 def _is_encoder(value: Any) -> bool:

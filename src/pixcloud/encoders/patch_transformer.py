@@ -106,10 +106,10 @@ class PatchEmbedding(nn.Module):
     def __init__(self, widths: Sequence[int], out_channels: int) -> None:
         super().__init__()
         first, second, third = widths
-        # A bias in front of a BN would be taken off again.
+        # A constant in front of a BN is taken off again; the second layer's would reach one, too.
         self.first = nn.Linear(3, first, bias=False)
         self.first_bn = nn.BatchNorm1d(first)
-        self.second = nn.Linear(first, second)
+        self.second = nn.Linear(first, second, bias=False)
         self.third = nn.Linear(2 * second, third, bias=False)
         self.third_bn = nn.BatchNorm1d(third)
         self.last = nn.Linear(third, out_channels, bias=False)
@@ -135,7 +135,7 @@ class Block(nn.Module):
         self.heads = heads
         self.attention_norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width)
+        self.mix = nn.Linear(width, width)
         self.mlp = nn.Sequential(
             nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width)
         )
@@ -144,5 +144,5 @@ class Block(nn.Module):
         heads = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.heads, -1))
         query, key, value = heads.permute(2, 0, 3, 1, 4)  # (B, heads, G, C / heads) each
         seen = F.scaled_dot_product_attention(query, key, value)
-        x = x + self.out(seen.transpose(1, 2).flatten(2))
+        x = x + self.mix(seen.transpose(1, 2).flatten(2))
         return x + self.mlp(self.mlp_norm(x))
