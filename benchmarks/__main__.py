@@ -1,8 +1,8 @@
 """`python -m benchmarks NAME [--json] [--rounds N] [--out FILE]`; "all" runs every one.
 
 "probe-full" is the linear probe at the published size and takes half an hour; "loggers" measures
-beside a run that trains on; "processes" starts several. All others together take some minutes, and
-`all` leaves these three out.
+beside a run that trains on; "processes" starts several; "store" fills one with a million vectors.
+All others together take some minutes, and `all` leaves these four out.
 `--out` adds each report to a file of JSON lines, from which `python -m benchmarks.document FILE`
 writes the tables and plots of docs/performance.md.
 """
@@ -52,7 +52,8 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", choices=[*NAMES, "probe-full", "loggers", "processes", "all"])
+    apart = ("probe-full", "loggers", "processes", "store", "all")
+    parser.add_argument("name", choices=[*NAMES, *apart])
     parser.add_argument("--json", action="store_true", help="one JSON object per benchmark")
     parser.add_argument("--rounds", type=int, help="rounds in turns; each benchmark knows its own")
     parser.add_argument("--small", action="store_true", help="tiny sizes: does it run at all")

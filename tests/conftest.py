@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,3 +67,64 @@ def write_pair_tree(
 def pair_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small pair tree; tests do not change it."""
     return write_pair_tree(tmp_path_factory.mktemp("pairs"))
+
+
+@pytest.fixture(scope="session")
+def labelled_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """16 pairs with labelled clouds of three classes beside them, one of a single cloud."""
+    from pixcloud.data.modelnet import write_modelnet
+    from pixcloud.types import LabelledClouds
+
+    root = write_pair_tree(tmp_path_factory.mktemp("labelled-pairs") / "mine", 16, points=48)
+    labels = np.repeat([0, 1, 2], [4, 4, 1])
+    points = np.random.default_rng(0).normal(size=(9, 48, 3)) * (1 + labels[:, None, None])
+    for split in ("train", "test"):
+        clouds = LabelledClouds(
+            name="mine",
+            split=split,
+            points=points.astype(np.float32),
+            labels=labels,
+            classes=["a", "b", "c"],
+        )
+        write_modelnet(root, clouds)
+    return root
+
+
+# A small run, but for where its pairs are.
+HELD_RUN: dict[str, dict[str, Any]] = {
+    "data": {"num_points": 32, "picture_size": 24, "workers": 0, "held_out": 0.25},
+    "encoder": {"name": "pointnet", "settings": {"embed_dim": 32, "widths": [8, 16]}},
+    "image": {"name": "resnet-tiny"},
+    "objective": {"point_hidden": 16, "image_hidden": 16, "projection_dim": 8},
+    "trainer": {"epochs": 3, "batch_size": 6, "threads": 1},
+}
+
+
+def pretrain_small(run: Path, pairs: Path, **trainer: Any) -> Path:
+    """A run of `HELD_RUN` with more settings of the trainer."""
+    from pixcloud import pretrain, pretrain_config
+
+    settings = {name: dict(values) for name, values in HELD_RUN.items()}
+    settings["data"]["source"] = f"pairs:{pairs}"
+    settings["trainer"] |= trainer
+    threads = torch_threads()
+    pretrain(pretrain_config(run=str(run), **settings))
+    torch_threads(threads)
+    return run
+
+
+def torch_threads(count: int = 0) -> int:
+    """Set torch's threads if `count` is given, and return how many there were."""
+    import torch
+
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    return before
+
+
+@pytest.fixture(scope="session")
+def held_run(labelled_pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that holds out 4 of 16 pairs and retrieves them every other epoch, and at the end."""
+    run = tmp_path_factory.mktemp("held") / "run"
+    return pretrain_small(run, labelled_pairs, retrieve_every=2)

@@ -63,7 +63,8 @@ def test_help_imports_no_heavy_library() -> None:
     program = (
         "import sys; from pixcloud import cli; cli.main(['--help']); "
         "cli.main(['pretrain', '--help']); cli.main(['probe', '--help']); "
-        "[cli.main([name, '--help']) for name in ('finetune', 'fewshot', 'classify')]; "
+        "[cli.main([name, '--help']) for name in ('finetune', 'fewshot', 'classify', 'segment', "
+        "'parts', 'retrieve', 'evaluate', 'embed', 'search', 'export', 'push')]; "
         "heavy = {'torch', 'transformers', 'trimesh', 'kornia', 'sklearn', 'plotly'}; "
         "sys.exit(str(sorted(heavy & set(sys.modules))) if heavy & set(sys.modules) else 0)"
     )

@@ -35,17 +35,30 @@ PUBLISHED = {
     "views.contrast": 0.4,
     "views.saturation": 0.4,
     "views.flip": 0.5,
+    "views.stretch": 1.0,
+    "views.crop": 0.0,
+    "views.hole": 0.0,
+    "views.dropout_fill": "first",
+    "views.normalize": False,
     "encoder.name": "dgcnn",
     "encoder.settings": {"k": 15, "embed_dim": 1024, "widths": [64, 64, 128, 256]},
     "image.name": "resnet50",
     "image.frozen": False,
     "objective.temperature": 0.1,
+    "objective.cross_temperature": 0.0,
+    "objective.learn_temperature": False,
     "objective.intra_weight": 1.0,
     "objective.cross_weight": 1.0,
     "objective.projection_dim": 256,
     "objective.point_hidden": 1024,
     "objective.image_hidden": 512,
     "objective.negatives": "global",
+    "objective.intra_contrast": "union",
+    "objective.cross_contrast": "union",
+    "objective.cross_views": "mean",
+    "objective.hardness": 0.0,
+    "objective.ema": 0.0,
+    "objective.teacher": False,
     "optim.name": "adam",
     "optim.lr": 1e-3,
     "optim.lr_end": 0.0,
@@ -96,8 +109,23 @@ def test_other_schedules() -> None:
     assert [learning_rate(constant, s, 4, 10) for s in (0, 8, 39)] == [0.125, 1.0, 1.0]
 
 
+def test_the_stronger_recipe_differs_where_it_says() -> None:
+    """The same encoder, tower, sizes, samples and loss as published."""
+    published, ours = (flatten(pretrain_config(name)) for name in ("crosspoint", "pixcloud"))
+    assert {key for key in ours if ours[key] != published[key]} == {
+        "recipe",
+        "views.scale_low",
+        "views.scale_high",
+        "views.shift",
+        "views.dropout",
+        "optim.lr",
+        "optim.schedule",
+        "optim.warmup_epochs",
+    }
+
+
 def test_every_recipe_is_valid() -> None:
-    assert recipe_names() == ["crosspoint", "demo"]
+    assert recipe_names() == ["crosspoint", "demo", "pixcloud"]
     for name in recipe_names():
         assert pretrain_config(name).recipe == name
     with pytest.raises(ConfigError, match="unknown recipe 'crospoint': the nearest known one is"):
@@ -129,6 +157,24 @@ def test_every_recipe_is_valid() -> None:
         ({"views": {"rotation": float("inf")}}, r"views\.rotation = inf: a finite number"),
         ({"views": {"rotation": 720.0}}, "rotation = 720.0: it must be at least 0 and at most 360"),
         ({"encoder": {"settings": [3]}}, r"encoder\.settings = \[3\]: a mapping"),
+        ({"views": {"crop": 1.0}}, r"views\.crop = 1\.0: it must be at least 0 and at most 0\.95"),
+        ({"views": {"hole": -0.1}}, r"views\.hole = -0\.1: it must be at least 0"),
+        ({"views": {"stretch": 0.9}}, r"views\.stretch = 0\.9: it must be at least 1"),
+        ({"views": {"dropout_fill": "any"}}, "dropout_fill = 'any': one of 'first', 'others'"),
+        ({"objective": {"ema": 1.0}}, r"objective\.ema = 1\.0: it must be at least 0 and at most"),
+        ({"objective": {"teacher": True}}, r"objective\.teacher = True: .* set objective\.ema"),
+        ({"objective": {"hardness": -1.0}}, r"hardness = -1\.0: it must be at least 0"),
+        ({"objective": {"cross_temperature": -1.0}}, "cross_temperature = -1.0: it must be at"),
+        ({"objective": {"cross_views": "both"}}, "cross_views = 'both': one of 'mean', 'each'"),
+        ({"objective": {"intra_contrast": "x"}}, "intra_contrast = 'x': one of 'union', 'betw"),
+        (
+            {"objective": {"learn_temperature": True, "temperature": 2.0}},
+            r"temperature = 2\.0: with objective\.learn_temperature .* at most 1",
+        ),
+        (
+            {"objective": {"learn_temperature": True, "cross_temperature": 0.001}},
+            r"cross_temperature = 0\.001: .* at least 0\.01",
+        ),
     ],
 )
 def test_bad_settings_are_named(values: dict[str, object], words: str) -> None:

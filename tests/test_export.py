@@ -194,5 +194,5 @@ def test_places_without_an_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         load_encoder(tmp_path / "none")
     with pytest.raises(WeightsError, match=r"no encoder there; expected config\.json and encoder"):
         load_encoder(tmp_path)
-    with pytest.raises(WeightsError, match="nobody/nothing: neither a folder here nor reachable"):
+    with pytest.raises(WeightsError, match="nobody/nothing: neither a folder here nor to be had"):
         load_encoder("nobody/nothing")

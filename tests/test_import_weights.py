@@ -17,8 +17,9 @@ import pixcloud
 from pixcloud import cli
 from pixcloud.errors import ConfigError, WeightsError
 from pixcloud.export import load_head
-from pixcloud.import_weights import import_crosspoint, read_state_dict
+from pixcloud.import_weights import import_crosspoint
 from pixcloud.losses import nt_xent
+from pixcloud.weight_files import read_state_dict
 
 
 @pytest.fixture(scope="module", params=["dgcnn", "dgcnn_partseg"])
@@ -160,6 +161,31 @@ def test_all_keys_match(tmp_path: Path) -> None:
     assert encoder.spec["settings"]["k"] == 4
 
 
+@pytest.mark.parametrize("kind", ["wrapped", "twice", "compiled", "no counters"])
+def test_what_training_scripts_wrap_around(kind: str, tmp_path: Path) -> None:
+    plain = state_dict()
+    content: dict[str, Any] = {"state_dict": plain, "epoch": 7, "optimizer": {"lr": 0.1}}
+    if kind == "twice":
+        content = {"model": {f"module.module.{k}": v for k, v in plain.items()}}
+    elif kind == "compiled":
+        content = {f"_orig_mod.module.{k}": v for k, v in plain.items()}
+    elif kind == "no counters":
+        content = {k: v.half() for k, v in plain.items() if not k.endswith("batches_tracked")}
+    torch.save(content, tmp_path / "w.pth")
+    said = import_crosspoint(str(tmp_path / "w.pth"), str(tmp_path / "out"), k=4)
+    words = {
+        "wrapped": "all 64 keys matched: DGCNN",
+        "twice": "all 64 keys matched ('module.module.' before all of them is taken off)",
+        "compiled": "all 64 keys matched ('_orig_mod.module.' before all of them is taken off)",
+        "no counters": "all 53 keys matched (it has no counters of batches, which are set to 0)",
+    }
+    assert words[kind] in said
+    encoder = pixcloud.load_encoder(tmp_path / "out")
+    weight = plain["conv2.0.weight"].flatten(1)
+    same = weight.half().float() if kind == "no counters" else weight
+    assert torch.equal(encoder.state_dict()["convs.1.linear.weight"], same)
+
+
 def spoil(kind: str) -> tuple[dict[str, Any], str]:
     state: dict[str, Any] = state_dict()
     if kind == "missing":
@@ -169,7 +195,15 @@ def spoil(kind: str) -> tuple[dict[str, Any], str]:
         state["conv6.0.weight"] = torch.zeros(1)
         return state, r"not known here: conv6\.0\.weight"
     if kind == "prefix":
-        return {f"module.{k}": v for k, v in state.items()}, "begin with 'module.'"
+        state["module.bn1.bias"] = state.pop("bn1.bias")
+        return state, "some names begin with 'module.' and others do not"
+    if kind == "counter":
+        del state["bn3.num_batches_tracked"]
+        return state, r"missing: bn3\.num_batches_tracked"
+    if kind == "several":
+        return {"model": state, "state_dict": state}, r"several state dicts \(state_dict, model\)"
+    if kind == "unusual":
+        return {"student": state, "epoch": 3}, "no named tensors: student, epoch"
     if kind == "twins":
         state["conv2.1.bias"] = state["bn2.bias"] + 1
         return state, r"bn2\.bias and conv2\.1\.bias are one layer but differ"
@@ -189,7 +223,10 @@ def spoil(kind: str) -> tuple[dict[str, Any], str]:
 
 @pytest.mark.parametrize(
     "kind",
-    ["missing", "extra", "prefix", "twins", "shape", "kernel", "head", "numbers", "not tensors"],
+    [
+        *("missing", "extra", "prefix", "twins", "shape", "kernel", "head", "numbers"),
+        *("not tensors", "counter", "several", "unusual"),
+    ],
 )
 def test_refuses_by_name(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state, words = spoil(kind)
@@ -210,7 +247,7 @@ def test_refuses_by_name(kind: str, tmp_path: Path, capsys: pytest.CaptureFixtur
         (
             "dgcnn_partseg_with_head_fp16.pth",
             "not a CrossPoint DGCNN for segmentation state dict; .*not known here: conv10.* are "
-            "a head for parts: take them out",
+            "a head for parts: pixcloud import dgcnn_partseg",
         ),
     ],
 )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from pixcloud import losses
+from pixcloud.config import OptimConfig
 from pixcloud.encoders import build_encoder
 from pixcloud.encoders.image import ImageEncoder
 from pixcloud.losses import nt_xent
 from pixcloud.objective import CrossModalObjective
-from reference.plain_ops import plain_nt_xent
+from pixcloud.optimizer import build_optimizer
+from reference.plain_ops import plain_contrast, plain_nt_xent
 
 
 @pytest.mark.parametrize("kind", ["random", "equal", "opposite", "huge", "two"])
@@ -36,15 +40,41 @@ def test_nt_xent(kind: str, temperature: float) -> None:
         assert torch.allclose(ours, plain, rtol=1e-9, atol=1e-12)
 
 
-def test_nt_xent_in_blocks_and_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["random", "equal", "opposite", "two"])
+@pytest.mark.parametrize(
+    "options", [{"between": True}, {"hardness": 1.5}, {"between": True, "hardness": 0.5}, {}]
+)
+def test_forms_of_contrast(kind: str, options: dict[str, Any]) -> None:
+    """Values and gradients, that of a learned temperature too."""
+    torch.manual_seed(4)
+    a = torch.randn(5, 4, dtype=torch.float64)
+    b = {"equal": a.clone(), "opposite": -a}.get(kind, torch.randn(5, 4, dtype=torch.float64))
+    if kind == "two":
+        a, b = a[:2], b[:2]
+    results = []
+    for way in (nt_xent, plain_contrast):
+        given = a.clone(), b.clone(), torch.tensor(0.2, dtype=torch.float64)
+        x, y, temperature = (value.requires_grad_() for value in given)
+        loss = way(x, y, temperature, **options)
+        results.append([loss, *torch.autograd.grad(loss, [x, y, temperature])])
+    for ours, plain in zip(*results, strict=True):
+        assert torch.allclose(ours, plain, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("options", [{}, {"between": True, "hardness": 0.5}])
+def test_nt_xent_in_blocks_and_parts(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
     torch.manual_seed(3)
     z = torch.randn(2, 7, 4, dtype=torch.float64, requires_grad=True)
-    whole = nt_xent(z[0], z[1])
-    (expected,) = torch.autograd.grad(whole, z)
+    warmth = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
+    whole = nt_xent(z[0], z[1], warmth, **options)
+    expected, of_warmth = torch.autograd.grad(whole, [z, warmth])
     for entries in (1, 30, 1 << 20):
         monkeypatch.setattr(losses, "BLOCK_ENTRIES", entries)
-        parts = [nt_xent(z[0], z[1], rows=slice(low, low + 3)) for low in (0, 3, 6)]
-        (grad,) = torch.autograd.grad(sum(parts), z)
+        parts = [nt_xent(*z, warmth, slice(low, low + 3), **options) for low in (0, 3, 6)]
+        grad, slope = torch.autograd.grad(sum(parts), [z, warmth])
+        assert torch.allclose(slope, of_warmth, rtol=1e-9)
         assert torch.allclose(sum(parts), whole, rtol=1e-12)
         assert torch.allclose(grad, expected, rtol=1e-9, atol=1e-12)
         assert nt_xent(z[0], z[1], rows=slice(2, 2)).item() == 0
@@ -84,3 +114,86 @@ def test_objective_sums_both_losses() -> None:
     assert found["loss"] == pytest.approx((0.5 * found["intra"] + 2 * found["cross"]).item())
     half = objective.losses(torch.stack([z1, z2, h], dim=1).bfloat16())
     assert half["loss"].dtype == torch.float32
+
+
+def small_objective(**options: Any) -> CrossModalObjective:
+    torch.manual_seed(2)
+    return CrossModalObjective(
+        build_encoder("pointnet", embed_dim=16, widths=[8]),
+        ImageEncoder("resnet-tiny"),
+        point_hidden=8,
+        image_hidden=8,
+        projection_dim=6,
+        **options,
+    )
+
+
+def test_objective_with_every_option() -> None:
+    objective = small_objective(
+        temperature=0.2,
+        cross_temperature=0.3,
+        learn_temperature=True,
+        intra_contrast="between",
+        cross_views="each",
+        hardness=0.7,
+        ema=0.9,
+        teacher=True,
+    ).double()
+    z1, z2, h, t1, t2 = torch.randn(5, 4, 6, dtype=torch.float64)
+    found = objective.losses(torch.stack([z1, z2, h, t1, t2], dim=1))
+    pairs = [(z1, t2), (z2, t1)]
+    intra = [plain_contrast(*pair, 0.2, between=True, hardness=0.7) for pair in pairs]
+    cross = [plain_contrast(z, h, 0.3, hardness=0.7) for z in (z1, z2)]
+    assert found["intra"].item() == pytest.approx((sum(intra) / 2).item())
+    assert found["cross"].item() == pytest.approx((sum(cross) / 2).item())
+    assert objective.measured() == pytest.approx({"temperature": 0.2, "cross_temperature": 0.3})
+
+
+def test_learned_temperatures_stay_in_bounds() -> None:
+    objective = small_objective(learn_temperature=True)
+    assert objective.log_temperature is not None
+    with torch.no_grad():
+        objective.log_temperature.copy_(torch.tensor([-9.0, 3.0]))
+    objective.after_step()
+    assert list(objective.measured().values()) == pytest.approx([0.01, 1.0])
+    groups = build_optimizer(OptimConfig(weight_decay=0.1), objective).param_groups
+    assert [(len(g["params"]) == 1, g["weight_decay"]) for g in groups] == [
+        (False, 0.1),
+        (True, 0.0),
+    ]
+
+
+@pytest.mark.parametrize("teacher", [False, True])
+def test_averaged_encoder(teacher: bool) -> None:
+    """Against the sums, weight by weight; the encoder that is exported is the average."""
+    objective = small_objective(ema=0.5, teacher=teacher)
+    encoder, head = objective.exported
+    assert encoder is not objective.point_encoder
+    plain = {n: v.clone() for n, v in objective.point_encoder.state_dict().items()}
+    for step in range(1, 13):
+        with torch.no_grad():
+            for weight in objective.point_encoder.parameters():
+                weight += torch.randn_like(weight)
+        objective.point_encoder.train()(torch.randn(3, 9, 3))
+        objective.after_step()
+        keep = min(0.5, step / (step + 9))
+        for name, now in objective.point_encoder.state_dict().items():
+            if "running" in name and teacher:
+                continue  # its own, of batches that it sees
+            mixed = keep * plain[name] + (1 - keep) * now
+            plain[name] = mixed if now.is_floating_point() else now.clone()
+    for name, value in encoder.state_dict().items():
+        if not (teacher and name.endswith(("running_mean", "running_var", "tracked"))):
+            torch.testing.assert_close(value, plain[name])
+    before = encoder.state_dict()[_running(encoder)].clone()
+    z = objective.project(torch.randn(3, 9, 3), torch.randn(3, 9, 3), torch.rand(3, 3, 16, 16))
+    assert z.shape == (3, 5 if teacher else 3, 6)
+    assert torch.equal(before, encoder.state_dict()[_running(encoder)]) is not teacher
+    if teacher:
+        assert not torch.equal(z[:, 3:], z[:, :2])
+        z.sum().backward()
+        assert all(weight.grad is None for weight in head.parameters())
+
+
+def _running(encoder: torch.nn.Module) -> str:
+    return next(name for name in encoder.state_dict() if name.endswith("running_mean"))

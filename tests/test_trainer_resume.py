@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load
 
 from conftest import write_pair_tree
 from killable import fingerprint, run
-from pixcloud.config import PretrainConfig, pretrain_config
+from pixcloud.config import PretrainConfig, from_dict, merge, pretrain_config
 
 STEPS_PER_EPOCH, EPOCHS = 6, 4
 
@@ -78,6 +81,29 @@ def test_twelve_kills_change_no_bit(
     steps = [line["step"] for line in killed["metrics"] if line["kind"] == "step"]
     assert steps == list(range(4, STEPS_PER_EPOCH * EPOCHS + 1, 4))
     assert not list((folder / "checkpoints").glob(".saving-*")), "a half-written save stayed"
+
+
+STRONGER = {
+    "objective": {"learn_temperature": True, "hardness": 0.5, "ema": 0.9, "teacher": True},
+    "views": {"crop": 0.5, "hole": 0.3, "stretch": 1.2, "dropout_fill": "others"},
+}
+
+
+def test_learned_temperatures_and_the_average_are_resumed(tree: Path, tmp_path: Path) -> None:
+    for folder, moment in ((tmp_path / "whole", None), (tmp_path / "cut", {"step": 3, "delay": 0})):
+        stronger = merge(dataclasses.asdict(config(tree, folder, epochs=1)), STRONGER)
+        if moment:
+            assert run(from_dict(PretrainConfig, stronger), moment) == -9
+        assert run(from_dict(PretrainConfig, stronger)) == 0
+    whole, cut = fingerprint(tmp_path / "whole"), fingerprint(tmp_path / "cut")
+    assert whole == cut
+    assert whole["metrics"][0]["temperature"] != 0.1
+    weights = load(whole["model"])
+    exported = load(whole["encoder"])
+    for name, value in exported.items():
+        assert torch.equal(value, weights[f"averaged.encoder.{name}"])
+    changed = [n for n in exported if not torch.equal(exported[n], weights[f"point_encoder.{n}"])]
+    assert changed, "the average is not what was trained"
 
 
 def test_workers_change_nothing(tree: Path, undisturbed: dict[str, Any], tmp_path: Path) -> None:

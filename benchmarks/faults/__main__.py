@@ -2,7 +2,8 @@
 
 saves: SIGKILLs during a save. full-disks: runs on disks that fill up (small tmpfs; needs the right
 to mount). damage: truncated and bit-flipped checkpoints. kills: SIGKILLs of workers and launchers
-of launched runs. loggers: servers for logging that hang, refuse or die.
+of launched runs. loggers: servers for logging that hang, refuse or die. index: SIGKILLs while
+vectors are added to a store.
 
 One line per fault as it happens, a table of counts at the end; exit code 1 if anything was violated
 or a fault did not fire. What happens when is a function of `--seed`.
@@ -27,6 +28,7 @@ COUNTS = {
     "damage": (10, 2),
     "kills": (50, 3),
     "loggers": (6, 3),
+    "index": (20, 2),
 }
 
 

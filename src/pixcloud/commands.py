@@ -45,6 +45,16 @@ COMMANDS: dict[str, Command] = {
         "pixcloud.evaluate.training_command:fewshot",
         "pixcloud.evaluate.training_settings:FewShotConfig",
     ),
+    "retrieve": Command(
+        "find clouds by pictures, pictures by clouds, and clouds by clouds",
+        "pixcloud.evaluate.retrieval_command:retrieve",
+        "pixcloud.evaluate.retrieval_settings:RetrieveConfig",
+    ),
+    "evaluate": Command(
+        "every protocol that the data allow: what an encoder is worth, in one file",
+        "pixcloud.evaluate.evaluation:evaluate_encoder",
+        "pixcloud.evaluate.evaluation_settings:EvaluateConfig",
+    ),
     "classify": Command(
         "the class of your own clouds and meshes, by a fine-tuned classifier",
         "pixcloud.evaluate.classify:classify",
@@ -58,6 +68,14 @@ COMMANDS: dict[str, Command] = {
         "the parts of your own clouds and meshes, by a segmenter",
         "pixcloud.evaluate.label_parts:parts",
     ),
+    "embed": Command(
+        "features of any number of clouds and meshes into a store",
+        "pixcloud.evaluate.embed:embed",
+    ),
+    "search": Command(
+        "the stored shapes nearest to a cloud, a mesh or a picture",
+        "pixcloud.evaluate.search:search",
+    ),
     "log": Command(
         "bring a run to TensorBoard or Weights & Biases, as far as they do not have it",
         "pixcloud.loggers.upload:log",
@@ -70,11 +88,27 @@ COMMANDS: dict[str, Command] = {
     "import crosspoint": Command(
         "weights of the original CrossPoint DGCNN", "pixcloud.import_weights:import_crosspoint"
     ),
+    "import crosspoint_pictures": Command(
+        "weights of the original CrossPoint picture tower",
+        "pixcloud.import_pictures:import_crosspoint_pictures",
+    ),
     "import dgcnn": Command(
         "weights of a plain DGCNN classifier", "pixcloud.import_classifiers:import_dgcnn"
     ),
+    "import dgcnn_partseg": Command(
+        "weights of a DGCNN for part segmentation, with its head",
+        "pixcloud.import_segmenter:import_dgcnn_partseg",
+    ),
     "import pct": Command(
         "weights of the best-known PCT port", "pixcloud.import_classifiers:import_pct"
+    ),
+    "export": Command(
+        "an encoder, classifier or segmenter as safetensors or ONNX",
+        "pixcloud.share.command:export_model",
+    ),
+    "push": Command(
+        "an encoder, classifier or segmenter to the Hugging Face Hub, with its card",
+        "pixcloud.share.push:push_to_hub",
     ),
     "doctor": Command("what this machine can do", "pixcloud.doctor:doctor"),
 }
@@ -83,5 +117,5 @@ COMMANDS: dict[str, Command] = {
 # Commands that make something beside what they print.
 WORKING = (
     *("demo", "pretrain", "probe", "finetune", "fewshot", "classify", "segment", "parts"),
-    *("log", "data", "import"),
+    *("retrieve", "evaluate", "embed", "search", "log", "data", "import", "export", "push"),
 )

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_type_hints
 import yaml
 
 from pixcloud.errors import ConfigError, nearest
+from pixcloud.method_settings import ObjectiveConfig, ViewConfig
 from pixcloud.ranges import check_ranges, check_types
 
 
@@ -28,6 +29,8 @@ class DataConfig:
         num_points: points per cloud; of larger clouds every view draws its own subset.
         picture_size: side of the pictures in pixels, after resizing.
         unpaired: what to do about clouds without pictures: stop with an error, or skip them.
+        held_out: share of the pairs that are not trained on, for retrieval. Which they are follows
+            from their names alone, so that runs of any seed hold out the same ones.
         workers: processes that read ahead; 0 reads in the training process, -1 chooses.
     """
 
@@ -35,39 +38,8 @@ class DataConfig:
     num_points: int = 2048
     picture_size: int = 224
     unpaired: Literal["error", "skip"] = "error"
+    held_out: float = 0.0
     workers: int = -1
-
-
-@dataclass(kw_only=True)
-class ViewConfig:
-    """Augmentation of clouds and pictures; the defaults are CrossPoint's.
-
-    Args:
-        scale_low: least factor of the random scaling of a cloud.
-        scale_high: greatest factor of it.
-        rotation: rotate about the up axis by an angle in a range this wide, half to each side,
-            in degrees.
-        shift: translate each axis by up to this share of the cloud's extent.
-        jitter: standard deviation of the noise on every coordinate.
-        jitter_clip: largest absolute value of that noise.
-        dropout: up to this share of the points is replaced by the cloud's first point.
-        brightness: factors are drawn from 1 - b to 1 + b.
-        contrast: as for brightness.
-        saturation: as for brightness.
-        flip: probability of mirroring a picture.
-    """
-
-    scale_low: float = 0.5
-    scale_high: float = 2.0
-    rotation: float = 360.0
-    shift: float = 0.5
-    jitter: float = 0.01
-    jitter_clip: float = 0.05
-    dropout: float = 0.875
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.4
-    flip: float = 0.5
 
 
 @dataclass(kw_only=True)
@@ -96,31 +68,6 @@ class ImageConfig:
 
     name: str = "resnet50"
     frozen: bool = False
-
-
-@dataclass(kw_only=True)
-class ObjectiveConfig:
-    """The loss and its projection heads.
-
-    Args:
-        temperature: of both NT-Xent losses.
-        intra_weight: weight of the loss between the two views of a cloud.
-        cross_weight: weight of the loss between clouds and pictures.
-        projection_dim: length of the projections.
-        point_hidden: width of the projection head of clouds.
-        image_hidden: width of the projection head of pictures.
-        negatives: of several processes: global compares with the pairs of all of them, as one
-            process with the whole batch does; local with those of the same process, for
-            comparison.
-    """
-
-    temperature: float = 0.1
-    intra_weight: float = 1.0
-    cross_weight: float = 1.0
-    projection_dim: int = 256
-    point_hidden: int = 1024
-    image_hidden: int = 512
-    negatives: Literal["global", "local"] = "global"
 
 
 @dataclass(kw_only=True)
@@ -180,6 +127,8 @@ class TrainerConfig:
         probe_source: labelled data for that, NAME:/path; only its train split is read. Empty
             takes the labelled split that lies beside the pairs.
         validation_share: share of each class of that split which a probe holds out to score on.
+        retrieve_every: epochs between retrievals on the pairs that data.held_out keeps back: recall
+            at 1, 5 and 10 from pictures to clouds and back, into metrics.jsonl; 0 never retrieves.
         progress: show a progress bar.
     """
 
@@ -202,6 +151,7 @@ class TrainerConfig:
     probe_every: int = 0
     probe_source: str = ""
     validation_share: float = 0.2
+    retrieve_every: int = 0
     progress: bool = True
 
 
@@ -234,7 +184,8 @@ class PretrainConfig:
 
     Args:
         run: the run folder.
-        recipe: named settings under all others: crosspoint (the published ones) or demo.
+        recipe: named settings under all others: crosspoint (the published ones), pixcloud (what did
+            better) or demo.
         seed: every random draw is a function of it.
         resume: continue the run from its last good checkpoint; starts it if there is none.
         data: where the pairs are and how they are read.

@@ -45,6 +45,10 @@ class WeightsError(PixCloudError):
     """A weight file does not fit the architecture that it is loaded into."""
 
 
+class StoreError(PixCloudError):
+    """A store of vectors is missing, damaged, of other vectors, or cannot be written."""
+
+
 class NotFiniteError(PixCloudError, ValueError):
     """Points or features hold NaN or infinite values."""
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,27 @@ from torch import nn
 from pixcloud._version import __version__
 from pixcloud.atomic import sync_folder, write_text
 from pixcloud.encoders import PointEncoder, build_saved_encoder
+from pixcloud.encoders.image import ImageEncoder
 from pixcloud.errors import ConfigError, WeightsError, some
 from pixcloud.heads import ProjectionHead
+from pixcloud.hub import download, is_hub_id
 
 FORMAT = 1
 WEIGHTS = "encoder.safetensors"
 HEAD = "projection.safetensors"
+PICTURE = "picture.safetensors"
 CONFIG = "config.json"
+
+
+@dataclass(kw_only=True)
+class PictureSide:
+    """The picture tower of a run and its head; size: of the pictures; num_points: of the clouds."""
+
+    tower: ImageEncoder
+    head: ProjectionHead
+    name: str
+    size: int
+    num_points: int
 
 
 def weights_sha256(module: nn.Module) -> str:
@@ -46,6 +61,7 @@ def save_encoder(
     encoder: PointEncoder,
     head: ProjectionHead | None = None,
     origin: dict[str, Any] | None = None,
+    picture: PictureSide | None = None,
 ) -> None:
     """Write an encoder (and its projection head) as a folder, whole or not at all.
 
@@ -54,6 +70,7 @@ def save_encoder(
         encoder: made by `build_encoder`.
         head: projection head of the clouds, for protocols that compare projections.
         origin: where the weights come from; JSON values, free of times.
+        picture: the picture tower that it was trained with, for `load_cross_modal`.
 
     Raises:
         WeightsError: if the folder holds something else, or cannot be written.
@@ -74,11 +91,18 @@ def save_encoder(
         "origin": origin or {},
         "pixcloud_version": __version__,
     }
+    if picture is not None:
+        meta["picture"] = {
+            "name": picture.name,
+            "frozen": picture.tower.frozen,
+            "size": picture.size,
+            "num_points": picture.num_points,
+        }
     # Fixed names, so that the next save clears what a kill left behind.
     temporary = folder.with_name(f".{folder.name}.saving")
     aside = folder.with_name(f".{folder.name}.old")
     try:
-        _write_parts(temporary, encoder, head, meta)
+        _write_parts(temporary, encoder, head, picture, meta)
         _exchange(folder, temporary, aside)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -92,13 +116,20 @@ def _is_replaceable(folder: Path) -> bool:
 
 
 def _write_parts(
-    folder: Path, encoder: PointEncoder, head: ProjectionHead | None, meta: dict[str, Any]
+    folder: Path,
+    encoder: PointEncoder,
+    head: ProjectionHead | None,
+    picture: PictureSide | None,
+    meta: dict[str, Any],
 ) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    save_file(_tensors(encoder), folder / WEIGHTS)
+    save_file(tensors_of(encoder), folder / WEIGHTS)
     if head is not None:
-        save_file(_tensors(head), folder / HEAD)
+        save_file(tensors_of(head), folder / HEAD)
+    if picture is not None:
+        both = nn.ModuleDict({"tower": picture.tower, "head": picture.head})
+        save_file(tensors_of(both), folder / PICTURE)
     write_text(folder / CONFIG, json.dumps(meta, indent=1) + "\n")
     for path in folder.iterdir():
         with open(path, "rb") as stream:
@@ -111,7 +142,7 @@ def _exchange(folder: Path, temporary: Path, aside: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     if folder.exists():
         for path in folder.iterdir():
-            if path.name not in (WEIGHTS, HEAD, CONFIG):
+            if path.name not in (WEIGHTS, HEAD, PICTURE, CONFIG):
                 (shutil.copytree if path.is_dir() else shutil.copy2)(path, temporary / path.name)
         os.replace(folder, aside)
     try:
@@ -124,7 +155,8 @@ def _exchange(folder: Path, temporary: Path, aside: Path) -> None:
     sync_folder(folder.parent)
 
 
-def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    """A module's state dict, as safetensors takes it."""
     return {name: t.detach().cpu().contiguous() for name, t in module.state_dict().items()}
 
 
@@ -133,7 +165,8 @@ def load_encoder(source: str | Path) -> PointEncoder:
 
     Args:
         source: a run folder, a folder that `save_encoder` or `pixcloud import` wrote, or a
-            Hugging Face Hub id such as "someone/dgcnn-shapenet".
+            Hugging Face Hub id such as "someone/dgcnn-shapenet", or, pinned to a branch, tag or
+            commit, "someone/dgcnn-shapenet@v1".
 
     Raises:
         WeightsError: if nothing is there, or the weights do not fit the architecture exactly.
@@ -153,7 +186,7 @@ def load_encoder(source: str | Path) -> PointEncoder:
         encoder = build_saved_encoder(spec)
     except (KeyError, TypeError, ConfigError) as error:
         raise WeightsError(f"{folder / CONFIG}: names no encoder known here ({error})") from error
-    tensors = _read_tensors(folder / WEIGHTS)
+    tensors = read_tensors(folder / WEIGHTS)
     load_strictly(encoder, tensors, str(folder / WEIGHTS))
     # Of the tensors as they lie there: loading turns weights saved in other precisions into fp32.
     if meta.get("weights_sha256") not in (None, _sha256(tensors)):
@@ -167,10 +200,18 @@ def load_head(source: str | Path) -> ProjectionHead:
     Raises:
         WeightsError: if there is none.
     """
-    path = find_encoder(source) / HEAD
+    return read_head(find_encoder(source) / HEAD)
+
+
+def read_head(path: Path) -> ProjectionHead:
+    """A projection head from its own file; its sizes are those of the weights.
+
+    Raises:
+        WeightsError: if the file is missing or holds no projection head.
+    """
     if not path.is_file():
         raise WeightsError(f"{path}: missing; this encoder was saved without its projection head")
-    tensors = _read_tensors(path)
+    tensors = read_tensors(path)
     try:
         hidden, pooled = tensors["0.weight"].shape
         head = ProjectionHead(pooled, hidden, len(tensors["3.weight"]), bias="0.bias" in tensors)
@@ -230,23 +271,14 @@ def find_encoder(source: str | Path) -> Path:
             f"{path}: no encoder there; expected {CONFIG} and {WEIGHTS} in it or in encoder/ below "
             "(a run writes them when it ends)"
         )
-    name = str(source)
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return _download(name)
-    raise WeightsError(f"{path}: no such folder; give a run, an exported encoder or a Hub id")
-
-
-def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
-    except (OSError, ValueError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as e:
-        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+    if not is_hub_id(str(source)):
+        raise WeightsError(f"{path}: no such folder; give a run, an exported encoder or a Hub id")
+    folder = download(str(source))
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         raise WeightsError(
-            f"{name}: neither a folder here nor reachable on the Hugging Face Hub ({reason})"
-        ) from e
+            f"{source}: a repository without an encoder; expected {CONFIG} and {WEIGHTS} in it"
+        )
+    return folder
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -264,7 +296,12 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return meta
 
 
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file by name.
+
+    Raises:
+        WeightsError: if it cannot be read.
+    """
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:

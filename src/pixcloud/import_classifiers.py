@@ -1,8 +1,8 @@
 """Stage 9, classifiers of other projects: a weight file -> an encoder folder, and a classifier.
 
 Two ports that many have trained: DGCNN for classification (Wang et al. 2019) and PCT (Guo et al.
-2021), with the same three-layer head. Prefixes `module.` of wrapped models are taken off. Every
-key must fit, and what does not is named (`pixcloud.import_weights` reads the files).
+2021), with the same three-layer head. Every key must fit, and what does not is named
+(`pixcloud.weight_files` reads the files).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pixcloud.errors import WeightsError, some
-from pixcloud.import_weights import BN_PARTS, CLASSIFICATION, as_matrix, one_value, read_state_dict
+from pixcloud.import_weights import CLASSIFICATION, as_matrix, one_value
+from pixcloud.weight_files import BN_PARTS, read_weights
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from pixcloud.encoders import PointEncoder
     from pixcloud.heads import ClassificationHead
 
-PREFIX = "module."
 # Our names of tensors: all names that the file has for each.
 Names = dict[str, tuple[str, ...]]
 
@@ -138,13 +138,13 @@ def _import(port: Port, file: str, out: str, settings: Any) -> str:
     path, folder = Path(file).expanduser(), Path(out).expanduser()
     if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
         raise WeightsError(f"{folder}: exists already; give a new folder")
-    source = _unwrapped(read_state_dict(path))
+    source, matched = read_weights(path)
     has_head = any(key.startswith("linear") for key in source)
     weights, head = _translated(port, source, has_head, str(path))
     encoder: PointEncoder = build_encoder(port.encoder, **settings(weights)).eval()
     load_strictly(encoder, weights, str(path), {name: n[0] for name, n in port.names.items()})
     origin = {"imported": port.encoder, "file": path.name}
-    said = f"{path}: all {len(source)} keys matched: {port.title} {encoder.spec['settings']}"
+    said = f"{path}: {matched}: {port.title} {encoder.spec['settings']}"
     if has_head:
         # The file has no names of the classes.
         classes = [str(number) for number in range(len(head["8.bias"]))]
@@ -157,13 +157,6 @@ def _import(port: Port, file: str, out: str, settings: Any) -> str:
         save_classifier(folder / "classifier", model.eval(), origin)
         said += f", and with its head for {len(classes)} classes to {folder / 'classifier'}"
     return said
-
-
-def _unwrapped(source: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Without the prefix that a wrapped model gives all its names."""
-    if all(key.startswith(PREFIX) for key in source):
-        return {key.removeprefix(PREFIX): value for key, value in source.items()}
-    return source
 
 
 def _translated(

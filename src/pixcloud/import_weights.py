@@ -8,19 +8,15 @@ that does not fit is refused by name.
 
 from __future__ import annotations
 
-import pickle
-import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pixcloud.errors import WeightsError, some
+from pixcloud.weight_files import BN_PARTS, read_weights
 
 if TYPE_CHECKING:
     import torch
-
-BN_PARTS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
 class Layer(NamedTuple):
@@ -128,70 +124,34 @@ def import_crosspoint(file: str, out: str, k: int = 15) -> str:
     path, out = Path(file).expanduser(), str(Path(out).expanduser())
     if Path(out).exists() and any(Path(out).iterdir() if Path(out).is_dir() else [out]):
         raise WeightsError(f"{out}: exists already; give a new folder")
-    source = read_state_dict(path)
+    source, matched = read_weights(path)
     form, encoder_weights, head_weights, names = translate(source, str(path))
     *over_edges, embed = [layer.linear for layer in form.layers if not layer.kernel.startswith(NET)]
     widths = [len(encoder_weights[name]) for name in over_edges]
     embed_dim = len(encoder_weights[embed])
     encoder = build_encoder(form.encoder, k=k, embed_dim=embed_dim, widths=widths)
     load_strictly(encoder, encoder_weights, str(path), names)
-    pooled, hidden, projection = _head_sizes(head_weights, str(path))
+    pooled, hidden, projection = head_sizes(head_weights, str(path))
     head = ProjectionHead(pooled, hidden, projection)
     load_strictly(head, head_weights, str(path), {key: f"inv_head.{key}" for key in head_weights})
     save_encoder(Path(out), encoder, head, {"imported": "crosspoint", "file": path.name})
     unused = f" ({', '.join(form.unused)} belong to no layer)" if form.unused else ""
     return (
-        f"{path}: all {len(source)} keys matched{unused}: {form.title} with widths {widths}, "
+        f"{path}: {matched}{unused}: {form.title} with widths {widths}, "
         f"embedding {embed_dim} and its projection head {pooled}-{hidden}-{projection}; "
         f"k = {k}; written to {out}"
     )
 
 
-def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """Names and tensors of a weight file, read without executing pickled code.
-
-    Raises:
-        WeightsError: if it is missing, no weight file, or holds anything but named tensors.
-    """
-    import torch
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such file; expected a state dict (.pth or .safetensors)")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings(action="ignore"):  # of old pickles, which are refused anyway
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        raise WeightsError(
-            f"{path}: damaged, or holds more than tensors"
-            f"{f' (it asks for {named[1]})' if named else ''}, and pickled code is never executed; "
-            "save its state dict alone, or fetch it again"
-        ) from error
-    except Exception as error:  # a damaged pickle can break the reader anywhere
-        reason = f"{type(error).__name__}: {_first_line(error)}"
-        raise WeightsError(
-            f"{path}: cannot be read as weights ({reason}); expected a state dict, as torch.save "
-            "or safetensors write it"
-        ) from error
-    if not isinstance(content, dict) or not content:
-        raise WeightsError(f"{path}: expected a state dict, found {type(content).__name__}")
-    bad = [
-        str(key)
-        for key, value in content.items()
-        if not isinstance(value, torch.Tensor) or not isinstance(key, str)
-    ]
-    if bad:
-        raise WeightsError(
-            f"{path}: these entries are no named tensors: {some(bad)}; save the state dict alone"
-        )
-    return content
-
-
-def translate(source: dict[str, torch.Tensor], origin: str) -> Translation:
+def translate(
+    source: dict[str, torch.Tensor], origin: str, *, with_head: bool = True
+) -> Translation:
     """State dicts of our encoder and of its projection head from the original's.
+
+    Args:
+        source: the original's.
+        origin: file, for messages.
+        with_head: whether the projection head must be there.
 
     Raises:
         WeightsError: for missing, unknown or contradictory keys, all named.
@@ -227,6 +187,8 @@ def translate(source: dict[str, torch.Tensor], origin: str) -> Translation:
             take(f"{bn}.{part}")
     head_keys = [f"{place}.{part}" for place in (0, 3) for part in ("weight", "bias")]
     head_keys += [f"1.{part}" for part in BN_PARTS]
+    if not with_head and not any(key.startswith("inv_head.") for key in left):
+        head_keys = []
     head = {key: value for key in head_keys if (value := take(f"inv_head.{key}")) is not None}
     if missing or left:
         raise WeightsError(f"{origin}: {_misfit(form, missing, sorted(left))}")
@@ -249,15 +211,19 @@ def _misfit(form: Form, missing: list[str], left: list[str]) -> str:
     problems = [f"missing: {some(missing)}"] if missing else []
     problems += [f"not known here: {some(left)}"] if left else []
     if any(key.startswith("module.") for key in left):
-        problems.append("the names begin with 'module.', as a wrapped model saves them: strip")
+        problems.append("some names begin with 'module.' and others do not")
     if "conv11.weight" in left:
-        problems.append("conv7 to conv11 are a head for parts: take them out for the encoder alone")
+        problems.append("conv7 to conv11 are a head for parts: pixcloud import dgcnn_partseg")
+    if any(".layer4." in key for key in left):
+        problems.append("a ResNet's names: pixcloud import crosspoint_pictures")
     return f"not a CrossPoint {form.title} state dict; {'; '.join(problems)}"
 
 
-def _head_sizes(head: dict[str, torch.Tensor], origin: str) -> tuple[int, int, int]:
-    """Widths (in, hidden, out) of the projection head."""
+def head_sizes(head: dict[str, torch.Tensor], origin: str) -> tuple[int, int, int]:
+    """Widths (in, hidden, out) of a projection head that the file calls `inv_head`."""
     for key in ("0.weight", "3.weight"):
+        if key not in head:
+            raise WeightsError(f"{origin}: missing: inv_head.{key}")
         if head[key].dim() != 2:
             shape = tuple(head[key].shape)
             raise WeightsError(f"{origin}: inv_head.{key} has shape {shape}; expected a matrix")
@@ -272,8 +238,3 @@ def as_matrix(kernel: torch.Tensor, key: str, origin: str) -> torch.Tensor:
             f"{origin}: {key} has shape {tuple(kernel.shape)}; expected a 1 x 1 convolution"
         )
     return kernel.flatten(1)
-
-
-def _first_line(error: BaseException) -> str:
-    text = re.sub(r"\s+", " ", str(error)).strip()
-    return text[:160] or type(error).__name__

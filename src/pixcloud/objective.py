@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import math
+
 import torch
 from torch import nn
 
+from pixcloud.averaged import AveragedEncoder
 from pixcloud.distributed import ALONE, World
 from pixcloud.encoders.base import PointEncoder
 from pixcloud.encoders.image import ImageEncoder
 from pixcloud.heads import ProjectionHead
 from pixcloud.losses import nt_xent
+from pixcloud.ranges import LEARNED_TEMPERATURES
 
 
 class CrossModalObjective(nn.Module):
@@ -29,11 +34,28 @@ class CrossModalObjective(nn.Module):
         point_hidden: width of the clouds' projection head.
         image_hidden: width of the pictures' projection head.
         projection_dim: P.
-        temperature: of both losses.
+        temperature: of both losses, or of intra.
+        cross_temperature: of cross; 0 is `temperature`.
+        learn_temperature: both are weights (2,) in logarithms, as in CLIP (arXiv:2103.00020).
         intra_weight: weight of the intra-modal loss.
         cross_weight: weight of the cross-modal loss.
         negatives: "global" takes the pairs of all processes as negatives, as one process with the
             whole batch would; "local" those of the same process only.
+        intra_contrast: "union" or, negatives from the other view only, "between".
+        cross_contrast: the same of cross.
+        cross_views: "mean" as above; "each" is (NTXent(z1, h) + NTXent(z2, h)) / 2.
+        hardness: of both losses, see `nt_xent`.
+        ema: decay of an average of the point encoder's weights, see `AveragedEncoder`; 0 has none.
+        teacher: with t1, t2 the projections of the averaged encoder, intra is
+            (NTXent(z1, t2) + NTXent(z2, t1)) / 2, as in MoCo v3 (Chen et al. 2021,
+            arXiv:2104.02057).
+
+    Example:
+        >>> from pixcloud.encoders import build_encoder
+        >>> clouds = build_encoder("pointnet", embed_dim=16, widths=[8])
+        >>> objective = CrossModalObjective(clouds, ImageEncoder("resnet-tiny"))
+        >>> sorted(objective.losses(torch.randn(4, 3, 256)))
+        ['cross', 'intra', 'loss']
     """
 
     world: World = ALONE
@@ -47,9 +69,17 @@ class CrossModalObjective(nn.Module):
         image_hidden: int = 512,
         projection_dim: int = 256,
         temperature: float = 0.1,
+        cross_temperature: float = 0.0,
+        learn_temperature: bool = False,
         intra_weight: float = 1.0,
         cross_weight: float = 1.0,
         negatives: str = "global",
+        intra_contrast: str = "union",
+        cross_contrast: str = "union",
+        cross_views: str = "mean",
+        hardness: float = 0.0,
+        ema: float = 0.0,
+        teacher: bool = False,
     ) -> None:
         super().__init__()
         self.point_encoder = point_encoder
@@ -58,10 +88,28 @@ class CrossModalObjective(nn.Module):
         self.image_head = ProjectionHead(
             image_encoder.pooled_dim, image_hidden, projection_dim, bias=False
         )
-        self.temperature = temperature
-        self.intra_weight = intra_weight
-        self.cross_weight = cross_weight
-        self.negatives = negatives
+        self.temperatures = (temperature, cross_temperature or temperature)
+        self.log_temperature: nn.Parameter | None = None
+        if learn_temperature:
+            logarithms = [math.log(value) for value in self.temperatures]
+            self.log_temperature = nn.Parameter(torch.tensor(logarithms))
+        self.intra_weight, self.cross_weight = intra_weight, cross_weight
+        self.negatives, self.cross_views = negatives, cross_views
+        self.contrasts = [
+            functools.partial(nt_xent, between=kind == "between", hardness=hardness)
+            for kind in (intra_contrast, cross_contrast)
+        ]
+        self.averaged: AveragedEncoder | None = None
+        if ema:
+            self.averaged = AveragedEncoder(point_encoder, self.point_head, ema, teacher)
+        self.teacher = teacher
+
+    @property
+    def exported(self) -> tuple[PointEncoder, ProjectionHead]:
+        """The point encoder, with its head, that is probed and exported."""
+        if self.averaged is not None:
+            return self.averaged.encoder, self.averaged.head
+        return self.point_encoder, self.point_head
 
     def project_clouds(self, points: torch.Tensor) -> torch.Tensor:
         """Clouds (B, N, 3) to projections (B, P)."""
@@ -76,10 +124,14 @@ class CrossModalObjective(nn.Module):
     ) -> torch.Tensor:
         """Two views (B, N, 3) of each cloud and a picture (B, 3, H, W) of it to (B, 3, P).
 
-        Both views go through the encoder at once, so that its batch statistics cover all 2B.
+        Both views go through the encoder at once, so that its batch statistics cover all 2B. With
+        a teacher they are (B, 5, P): its projections of both views are the last.
         """
-        z1, z2 = self.project_clouds(torch.cat([view1, view2])).chunk(2)
-        return torch.stack([z1, z2, self.project_pictures(pictures)], dim=1)
+        views = torch.cat([view1, view2])
+        z = [*self.project_clouds(views).chunk(2), self.project_pictures(pictures)]
+        if self.averaged is not None and self.teacher:
+            z += self.averaged.project(views).chunk(2)
+        return torch.stack(z, dim=1)
 
     def forward(
         self,
@@ -87,19 +139,32 @@ class CrossModalObjective(nn.Module):
         view2: torch.Tensor,
         pictures: torch.Tensor,
         upstream: torch.Tensor | None = None,
+        pull: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Views and pictures, as for `project`, to the losses.
 
-        With the gradients (B, 3, P) of the projections given as `upstream`, "loss" is a scalar that
-        has them: the second pass of gradient caching.
+        With the gradients (B, 3, P) of the projections given as `upstream`, and (2,) of learned
+        temperatures as `pull`, "loss" is a scalar that has them: the second pass of gradient
+        caching.
         """
         z = self.project(view1, view2, pictures)
-        return self.losses(z) if upstream is None else {"loss": (z * upstream).sum()}
+        if upstream is None:
+            return self.losses(z)
+        loss = (z * upstream).sum()
+        if self.log_temperature is not None and pull is not None:
+            loss = loss + (self.log_temperature * pull).sum()
+        return {"loss": loss}
 
-    def losses(self, z: torch.Tensor) -> dict[str, torch.Tensor]:
+    def losses(
+        self, z: torch.Tensor, log_temperature: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
         """Projections (B, 3, P) of both views and the picture of each pair to the losses.
 
         They are computed in at least fp32.
+
+        Args:
+            z: as `project` gives them.
+            log_temperature: (2,) to take instead of the learned ones.
         """
         if z.dtype in (torch.bfloat16, torch.float16):
             z = z.float()
@@ -111,8 +176,44 @@ class CrossModalObjective(nn.Module):
             else:
                 own = self.world.share(self.world.size * len(z))
                 z = self.world.gather_with_gradient(z)
-            z1, z2, h = z.unbind(1)
-            intra = nt_xent(z1, z2, self.temperature, own) * share
-            cross = nt_xent((z1 + z2) / 2, h, self.temperature, own) * share
+            learned = self.log_temperature if log_temperature is None else log_temperature
+            sharp = self.temperatures if learned is None else learned.exp().unbind()
+            intra = self._intra(z, sharp[0], own) * share
+            cross = self._cross(z, sharp[1], own) * share
         loss = self.intra_weight * intra + self.cross_weight * cross
         return {"loss": loss, "intra": intra, "cross": cross}
+
+    def _intra(
+        self, z: torch.Tensor, temperature: float | torch.Tensor, own: slice | None
+    ) -> torch.Tensor:
+        z1, z2, _, *targets = z.unbind(1)
+        contrast = self.contrasts[0]
+        if not targets:
+            return contrast(z1, z2, temperature, own)
+        t1, t2 = targets
+        return (contrast(z1, t2, temperature, own) + contrast(z2, t1, temperature, own)) / 2
+
+    def _cross(
+        self, z: torch.Tensor, temperature: float | torch.Tensor, own: slice | None
+    ) -> torch.Tensor:
+        z1, z2, h = z.unbind(1)[:3]
+        contrast = self.contrasts[1]
+        if self.cross_views == "mean":
+            return contrast((z1 + z2) / 2, h, temperature, own)
+        return (contrast(z1, h, temperature, own) + contrast(z2, h, temperature, own)) / 2
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """What follows from new weights: bounds of learned temperatures, and the average."""
+        if self.log_temperature is not None:
+            low, high = LEARNED_TEMPERATURES
+            self.log_temperature.clamp_(math.log(low), math.log(high))
+        if self.averaged is not None:
+            self.averaged.follow(self.point_encoder, self.point_head)
+
+    def measured(self) -> dict[str, float]:
+        """What else a line of the log has: learned temperatures."""
+        if self.log_temperature is None:
+            return {}
+        intra, cross = self.log_temperature.detach().exp().tolist()
+        return {"temperature": intra, "cross_temperature": cross}

@@ -8,10 +8,21 @@ import torch
 
 from pixcloud.config import OptimConfig
 
+# Weights without decay end with this.
+UNDECAYED = "log_temperature"
+
 
 def build_optimizer(settings: OptimConfig, model: torch.nn.Module) -> torch.optim.Optimizer:
     """Adam, AdamW or SGD over all weights that are trained."""
-    weights = [p for p in model.parameters() if p.requires_grad]
+    weights: list[Any] = [p for p in model.parameters() if p.requires_grad]
+    named = {id(p) for n, p in model.named_parameters() if n.endswith(UNDECAYED)}
+    if named:
+        # A temperature is no weight that wants to be small.
+        alone = [p for p in weights if id(p) in named]
+        weights = [
+            {"params": [p for p in weights if id(p) not in named]},
+            {"params": alone, "weight_decay": 0.0},
+        ]
     # Fused: one pass over weights, gradients and moments, where the plain form takes a dozen.
     common: dict[str, Any] = {
         "lr": settings.lr,

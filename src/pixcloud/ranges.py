@@ -14,6 +14,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "seed": (0, 2**63 - 1, True),
     "data.num_points": (1, 1 << 24, True),
     "data.picture_size": (1, 1 << 14, True),
+    "data.held_out": (0, 1, True),
     "data.workers": (-1, 1024, True),
     "views.scale_low": (0, 1e6, False),
     "views.scale_high": (0, 1e6, False),
@@ -26,7 +27,13 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "views.contrast": (0, 1, True),
     "views.saturation": (0, 1, True),
     "views.flip": (0, 1, True),
+    "views.stretch": (1, 1000, True),
+    "views.crop": (0, 0.95, True),
+    "views.hole": (0, 0.95, True),
     "objective.temperature": (0, 1e6, False),
+    "objective.cross_temperature": (0, 1e6, True),
+    "objective.hardness": (0, 1000, True),
+    "objective.ema": (0, 0.99999, True),
     "objective.intra_weight": (0, 1e6, True),
     "objective.cross_weight": (0, 1e6, True),
     "objective.projection_dim": (1, 1 << 20, True),
@@ -50,11 +57,14 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "trainer.checkpoint_every": (0, 1e12, True),
     "trainer.keep_checkpoints": (1, 1e9, True),
     "trainer.probe_every": (0, 1e9, True),
+    "trainer.retrieve_every": (0, 1e9, True),
     "trainer.validation_share": (0, 1, False),
     "wandb.drain": (0, 3600, True),
     "wandb.timeout": (0, 3600, False),
 }
 
+# What a learned temperature is held between; CLIP (arXiv:2103.00020) has the same lower end.
+LEARNED_TEMPERATURES = (0.01, 1.0)
 LOGGERS = ("tensorboard", "wandb")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -108,11 +118,14 @@ def check_ranges(flat: dict[str, Any]) -> None:
             raise ConfigError(f"{key} = {value}: it must be {bound} {low:g}{limit}")
     if flat["trainer.validation_share"] == 1:
         raise ConfigError("trainer.validation_share = 1: nothing would be left to fit on")
+    if flat["data.held_out"] == 1:
+        raise ConfigError("data.held_out = 1: nothing would be left to train on")
     if flat["views.scale_high"] < flat["views.scale_low"]:
         raise ConfigError(
             f"views.scale_high = {flat['views.scale_high']} is below views.scale_low = "
             f"{flat['views.scale_low']}; set it to at least that"
         )
+    check_objective(flat)
     if flat["trainer.device"] not in DEVICES:
         raise ConfigError(
             f"trainer.device = {flat['trainer.device']!r}: it must be one of {', '.join(DEVICES)}"
@@ -121,6 +134,29 @@ def check_ranges(flat: dict[str, Any]) -> None:
     url = flat["wandb.url"]
     if url and not url.startswith(("http://", "https://")):
         raise ConfigError(f"wandb.url = {url!r}: it must begin with http:// or https://")
+
+
+def check_objective(flat: dict[str, Any]) -> None:
+    """Check settings of the objective that only go together.
+
+    Raises:
+        ConfigError: naming the key, its value and what is allowed.
+    """
+    if flat["objective.teacher"] and not flat["objective.ema"]:
+        raise ConfigError(
+            "objective.teacher = True: the teacher is the averaged encoder; set objective.ema to "
+            "more than 0, such as 0.99"
+        )
+    if not flat["objective.learn_temperature"]:
+        return
+    low, high = LEARNED_TEMPERATURES
+    for key in ("objective.temperature", "objective.cross_temperature"):
+        value = flat[key]
+        if not low <= value <= high and (value or key == "objective.temperature"):
+            raise ConfigError(
+                f"{key} = {value}: with objective.learn_temperature it is where learning begins, "
+                f"and must be at least {low:g} and at most {high:g}"
+            )
 
 
 def logger_names(log: str) -> list[str]:

@@ -79,6 +79,7 @@ class Step:
             weights = [p for p in self.objective.parameters() if p.grad is not None]
             clip_grads_with_norm_(weights, self.config.optim.clip_norm, norm)
         self.optimizer.step()
+        self.objective.after_step()
         return parts, True
 
     def _statistics(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -97,14 +98,19 @@ class Step:
         parts = list(_parts(batch, self.micro_batch))
         z, states = self._projections(parts)
         z.requires_grad_()
-        losses = self.objective.losses(z)
+        # Learned temperatures get their gradient in the second pass too, where it is gathered.
+        learned = self.objective.log_temperature
+        given = [] if learned is None else [learned.detach().clone().requires_grad_()]
+        losses = self.objective.losses(z, *given)
         losses["loss"].backward()
         assert z.grad is not None
+        pulls = [temperature.grad for temperature in given]
         for number, (part, state) in enumerate(zip(parts, states, strict=True)):
             restore_generators(state)
             upstream = z.grad[number * self.micro_batch :][: self.micro_batch]
+            shares = [pull / len(parts) for pull in pulls if pull is not None]
             with self.parallel.gathering(last and number + 1 == len(parts)):
-                surrogate = self.parallel(*self._views(part), upstream)
+                surrogate = self.parallel(*self._views(part), upstream, *shares)
                 (surrogate["loss"] * share).backward()
         return losses
 

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import torch
 
-from pixcloud.building import build_objective
+from pixcloud.building import build_objective, export_objective
 from pixcloud.checkpoint import (
     Checkpoint,
     Progress,
@@ -31,12 +31,12 @@ from pixcloud.checkpoint import (
 )
 from pixcloud.config import PretrainConfig, validate
 from pixcloud.data.loading import PairDataset, PairOrder, pair_batches
-from pixcloud.data.shapenet import complete_pairs, gaps, pairs_sha256
+from pixcloud.data.shapenet import complete_pairs, gaps, pairs_sha256, split_pairs
 from pixcloud.data.sources import open_pair_index
 from pixcloud.data_parallel import DataParallel
 from pixcloud.distributed import ALONE, World
 from pixcloud.errors import CheckpointError, DataError, PixCloudError, TrainingError
-from pixcloud.export import save_encoder
+from pixcloud.held_out import HeldOut
 from pixcloud.launch import find_place, in_processes, processes, restarted
 from pixcloud.loggers.followers import Followers
 from pixcloud.loggers.target import require_packages
@@ -106,7 +106,8 @@ def _pretrain(config: PretrainConfig, notes: list[str], world: World) -> Pretrai
     )
     run = world.agree(lambda: RunFolder(config, world))
     index = world.agree(lambda: open_pair_index(config.data.source))
-    pairs = world.agree(lambda: complete_pairs(index, config.data.unpaired))
+    complete = world.agree(lambda: complete_pairs(index, config.data.unpaired))
+    pairs, aside = split_pairs(complete, config.data.held_out)
     dataset = PairDataset(pairs, config.data, config.views, config.seed)
     order = PairOrder(
         *(len(pairs), config.trainer.batch_size, config.trainer.epochs, config.seed),
@@ -115,11 +116,12 @@ def _pretrain(config: PretrainConfig, notes: list[str], world: World) -> Pretrai
         micro_batch=config.trainer.micro_batch,
     )
     selection = world.agree(lambda: Selection(config, world))
+    held_out = world.agree(lambda: HeldOut(config, aside, world))
     torch.set_num_threads(config.trainer.threads)
     if config.trainer.precision == "32":  # else CUDA rounds convolutions to TF32's 10 bits
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     steps = order.batches_per_epoch // config.trainer.accumulate
-    trainer = Trainer(config, run, steps, selection, world)
+    trainer = Trainer(config, run, steps, selection, held_out, world)
     if not world.same(names := pairs_sha256(pairs)):
         raise DataError(
             f"{config.data.source}: the machines of this run hold different pairs there; give all "
@@ -150,6 +152,7 @@ class Trainer:
         run: where everything is written.
         steps_per_epoch: optimiser steps in one epoch.
         selection: probes during training.
+        held_out: retrieval during training.
         world: the processes that share each batch.
     """
 
@@ -159,9 +162,11 @@ class Trainer:
         run: RunFolder,
         steps_per_epoch: int,
         selection: Selection,
+        held_out: HeldOut,
         world: World = ALONE,
     ) -> None:
         self.config, self.run, self.selection, self.world = config, run, selection, world
+        self.held_out = held_out
         self.steps_per_epoch = steps_per_epoch
         self.total_steps = steps_per_epoch * config.trainer.epochs
         self.progress = Progress()
@@ -332,6 +337,7 @@ class Trainer:
         rate = clock.rate(self.progress.step) * trainer.batch_size * trainer.accumulate
         memory = round(psutil.Process().memory_info().rss / 2**20)
         line = {"step": self.progress.step, "epoch": epoch, **means, "lr": lr}
+        line.update(self.objective.measured())
         self.write(
             **{"kind": "step", **line},
             pairs_per_s=round(rate, 2),
@@ -349,7 +355,7 @@ class Trainer:
         progress.epoch = [0.0] * 4
         line: dict[str, Any] = {"kind": "epoch", "step": progress.step, "epoch": epoch}
         line.update(progress.last_epoch)
-        accuracy = self.selection.probe(self.objective.point_encoder, epoch)
+        accuracy = self.selection.probe(self.objective.exported[0], epoch)
         said = ""
         if accuracy is not None:
             line["probe_validation"] = accuracy
@@ -357,6 +363,9 @@ class Trainer:
             if accuracy > progress.best.get("accuracy", -1.0):
                 progress.best = {"accuracy": accuracy, "epoch": epoch}
                 self.export({"epoch": epoch, "probe_validation": accuracy})
+        if recalls := self.held_out.recall(self.objective, epoch):
+            line.update(recalls)
+            said += f", recall at 1 {100 * recalls['picture_to_cloud_recall_1']:.1f} %"
         self.objective.train()
         seconds = progress.seconds + clock.elapsed()
         self.write(**line, seconds=round(seconds, 2))
@@ -379,16 +388,10 @@ class Trainer:
             )
 
     def export(self, origin: dict[str, Any]) -> None:
-        """Write the point encoder and its head as they are now."""
-        origin = {
-            "method": "CrossPoint",
-            "recipe": self.config.recipe,
-            "seed": self.config.seed,
-            "source": self.config.data.source,
-            **origin,
-        }
-        encoder, head = self.objective.point_encoder, self.objective.point_head
-        self.world.decide(lambda: save_encoder(self.run.encoder, encoder, head, origin))
+        """Write both encoders and their heads as they are now."""
+        origin = {"pairs_sha256": self.progress.pairs, **origin}
+        folder, both, config = self.run.encoder, self.objective, self.config
+        self.world.decide(lambda: export_objective(folder, both, config, origin))
 
 
 def _required(read: list[PairBatch] | PixCloudError) -> list[PairBatch]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
 from pixcloud.config import ViewConfig
+from pixcloud.data import cuts
 from pixcloud.data.views import (
     JITTER_ORDERS,
     augment_clouds,
@@ -15,7 +18,7 @@ from pixcloud.data.views import (
     generator,
     unit_sphere,
 )
-from reference.plain_ops import plain_view
+from reference.plain_ops import plain_cut, plain_view
 
 
 def draws(index: int, seed: int = 0, epoch: int = 0, **changes: object) -> dict[str, np.ndarray]:
@@ -124,8 +127,65 @@ def test_clouds_against_the_plain_twin(kind: str) -> None:
             assert torch.allclose(views[v, b], plain.float(), atol=tolerance)
 
 
-def test_a_view_does_not_depend_on_its_batch() -> None:
-    samples = [draws(i) for i in range(4)]
+ALL = {"stretch": 1.3, "crop": 0.6, "hole": 0.5, "dropout_fill": "others", "normalize": True}
+
+
+def test_later_draws_leave_the_published_ones() -> None:
+    plain, all_of_them = draws(5), draws(5, **ALL)
+    assert all(np.array_equal(plain[name], all_of_them[name]) for name in plain)
+    many = [draws(i, **ALL) for i in range(200)]
+    for name, low, high in (("crop_share", 0, 0.6), ("hole_share", 0, 0.5), ("hole_centre", 0, 1)):
+        values = np.concatenate([d[name] for d in many])
+        assert low <= values.min() < low + 0.02
+        assert high - 0.02 < values.max() <= high
+    stretch = np.concatenate([d["stretch"] for d in many])
+    assert stretch.min() == pytest.approx(1 / 1.3, abs=0.01)
+    assert stretch.max() == pytest.approx(1.3, abs=0.01)
+    assert not np.array_equal(stretch[:, 0], stretch[:, 1])
+
+
+@pytest.mark.parametrize("kind", ["random", "same", "one point", "none", "nearly all"])
+def test_cuts_against_the_plain_twin(kind: str) -> None:
+    rng = np.random.default_rng(3)
+    count = 1 if kind == "one point" else 21
+    x = torch.from_numpy(rng.normal(size=(2, 2, count, 3)))
+    if kind == "same":
+        x[:] = 0.5
+    refill = torch.from_numpy(rng.random((2, 2, count)))
+    refill[..., -1] = 1 - 2**-53  # rounds to the count itself in a product
+    share = torch.full((2, 2), {"none": 0.0, "nearly all": 0.999}.get(kind, 0.4))
+    direction, centre = torch.from_numpy(rng.normal(size=(2, 2, 3))), torch.rand(2, 2).double()
+    drop = torch.from_numpy(rng.random((2, 2, count)) < share.numpy()[..., None])
+    cropped, holed = cuts.crop(x, direction, share, refill), cuts.hole(x, centre, share, refill)
+    dropped = cuts.drop_others(x, drop, refill)
+    for b, v in itertools.product(range(2), range(2)):
+        cloud, own = x[b, v], refill[b, v].clamp(max=1 - 1e-9)
+        removed = int(share[b, v] * count)
+        along = (cloud * direction[b, v]).sum(-1).tolist()
+        assert torch.equal(cropped[b, v], plain_cut(cloud, along, removed, own))
+        middle = cloud[int(centre[b, v] * count)]
+        near = [-float((point - middle).square().sum()) for point in cloud]
+        assert torch.equal(holed[b, v], plain_cut(cloud, near, removed, own))
+        gone = [float(d) for d in drop[b, v]]
+        gone[0] = 0.0
+        assert torch.equal(dropped[b, v], plain_cut(cloud, gone, int(sum(gone)), own))
+
+
+def test_stretched_and_normalised_views() -> None:
+    still = {"scale_low": 1.0, "scale_high": 1.0, "rotation": 0.0, "shift": 0.0}
+    still |= {"jitter": 0.0, "dropout": 0.0}
+    batch = stacked([draws(0, **still, stretch=1.5)])
+    points = torch.randn(1, 2, 32, 3)
+    found = augment_clouds(points, batch)[0]
+    torch.testing.assert_close(found, unit_sphere(points[:, 0]) * batch["stretch"][:, 0, None])
+    whole = augment_clouds(points, stacked([draws(0, **ALL)]))
+    assert torch.allclose(whole.mean(2), torch.zeros(2, 1, 3), atol=1e-5)
+    assert torch.allclose(whole.norm(dim=-1).amax(-1), torch.ones(2, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, ALL])
+def test_a_view_does_not_depend_on_its_batch(options: dict[str, object]) -> None:
+    samples = [draws(i, **options) for i in range(4)]
     points = torch.randn(4, 2, 32, 3)
     pictures = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
     batch = stacked(samples)

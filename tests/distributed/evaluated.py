@@ -1,6 +1,6 @@
 """One of several processes that embed clouds together: counts and features into a file.
 
-`python evaluated.py OUT.npz`
+`python evaluated.py OUT.npz PAIRS`
 """
 
 from __future__ import annotations
@@ -11,9 +11,14 @@ import numpy as np
 import torch
 
 from pixcloud import distributed
+from pixcloud.cross_modal import CrossModal
+from pixcloud.data.sources import open_pairs
 from pixcloud.distributed import World
 from pixcloud.encoders import build_encoder
+from pixcloud.encoders.image import ImageEncoder
 from pixcloud.evaluate.features import embed_clouds
+from pixcloud.evaluate.pairs_in_space import embed_pairs
+from pixcloud.heads import ProjectionHead
 from pixcloud.launch import processes
 
 
@@ -44,6 +49,17 @@ def check_moments(world: World) -> None:
         assert found[2] == len(taken)
 
 
+def small_model() -> CrossModal:
+    """Both towers with fresh weights, a function of nothing."""
+    torch.manual_seed(0)
+    points, pictures = (
+        build_encoder("pointnet", embed_dim=8, widths=[8]),
+        ImageEncoder("resnet-tiny"),
+    )
+    heads = ProjectionHead(8, 8, 4), ProjectionHead(pictures.pooled_dim, 8, 4, bias=False)
+    return CrossModal(points, heads[0], pictures, heads[1], num_points=16, picture_size=16)
+
+
 def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -63,6 +79,8 @@ def main() -> None:
                 counts = world.sum(torch.tensor([counted.count]))
                 assert counts.tolist() == [size], (size, batch, counted.count)
                 found[f"{size}-{batch}"] = features
+        space = embed_pairs(small_model(), open_pairs(sys.argv[2]), batch_size=5, world=world)
+        found |= {"pairs-clouds": space.clouds, "pairs-pictures": space.pictures}
     np.savez(f"{sys.argv[1]}-{world.rank}.npz", **found)
 
 

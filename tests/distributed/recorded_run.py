@@ -35,7 +35,9 @@ class Recorded(step.Step):
 
     def __call__(self, batches: list[PairBatch], lr: float) -> tuple[torch.Tensor, bool]:
         parts, finite = super().__call__(batches, lr)
-        grads = {n: p.grad.clone() for n, p in self.objective.named_parameters()}
+        weights = dict(self.objective.named_parameters())
+        # An averaged encoder's have no gradient.
+        grads = {n: p.grad.clone() for n, p in weights.items() if p.requires_grad}
         states = {n: v.clone() for n, v in self.objective.state_dict().items()}
         self.seen.append({"losses": self.world.sum(parts), "grads": grads, "states": states})
         return parts, finite

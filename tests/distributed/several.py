@@ -26,7 +26,8 @@ def free_port() -> int:
 def start_several(count: int, arguments: list[str]) -> subprocess.Popen[str]:
     """`main` of a Python script in `count` processes that find each other."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
+    places = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, places))
     return subprocess.Popen(
         [sys.executable, __file__, str(count), str(free_port()), *arguments],
         env=environment,

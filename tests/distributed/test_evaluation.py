@@ -11,6 +11,7 @@ import pytest
 from distributed.several import run_several
 from pixcloud.cli import main
 from pixcloud.data.modelnet import write_modelnet
+from pixcloud.data.sources import open_pairs
 from pixcloud.encoders import build_encoder
 from pixcloud.export import save_encoder
 from pixcloud.types import LabelledClouds
@@ -19,10 +20,12 @@ WORKER = str(Path(__file__).with_name("evaluated.py"))
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+def alone(pair_tree: Path) -> dict[str, np.ndarray]:
     import torch
 
+    from distributed.evaluated import small_model
     from pixcloud.evaluate.features import embed_clouds
+    from pixcloud.evaluate.pairs_in_space import embed_pairs
 
     torch.manual_seed(0)
     encoder = build_encoder("pointnet", embed_dim=8, widths=[8])
@@ -34,17 +37,21 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
         for size in (1, 2, 3, 4, 5, 2468)
         for batch in ((1, 128) if size < 10 else (128,))
     }
+    space = embed_pairs(small_model(), open_pairs(f"pairs:{pair_tree}"), batch_size=5)
+    found |= {"pairs-clouds": space.clouds, "pairs-pictures": space.pictures}
     torch.set_num_threads(threads)
     return found
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_counts_are_exact(alone: dict[str, np.ndarray], tmp_path: Path, count: int) -> None:
+def test_counts_are_exact(
+    alone: dict[str, np.ndarray], pair_tree: Path, tmp_path: Path, count: int
+) -> None:
     """For 1, W - 1, W, W + 1 and 2,468 clouds, each is embedded by one process (asserted there)."""
-    run_several(count, [WORKER, str(tmp_path / "features")])
+    run_several(count, [WORKER, str(tmp_path / "features"), f"pairs:{pair_tree}"])
     for rank in range(count):
         with np.load(tmp_path / f"features-{rank}.npz") as found:
-            assert {f"{count}-1", f"{count + 1}-128", "2468-128"} <= set(found)
+            assert {f"{count}-1", f"{count + 1}-128", "2468-128", "pairs-pictures"} <= set(found)
             for name in found:
                 assert np.array_equal(found[name], alone[name]), (rank, name)
 

@@ -37,6 +37,19 @@ ADAM = {"optim": {"name": "adam", "lr": 1e-3}}
 # picture tower's BN layers.
 SINGLE = {"objective": {"temperature": 0.5}}
 MICRO = {"trainer": {"micro_batch": 12}}
+# Everything that may stand beside the published objective.
+STRONGER = {
+    "objective": {
+        "cross_temperature": 0.2,
+        "learn_temperature": True,
+        "intra_contrast": "between",
+        "cross_views": "each",
+        "hardness": 0.5,
+        "ema": 0.9,
+        "teacher": True,
+    },
+    "views": {"crop": 0.5, "hole": 0.3, "stretch": 1.2, "dropout_fill": "others"},
+}
 ENCODERS = {
     "pointnet": {"embed_dim": 32, "widths": [16, 16], "transforms": True},
     "dgcnn": {"k": 6, "embed_dim": 32, "widths": [16, 16, 16, 32]},
@@ -63,6 +76,8 @@ CASES: dict[str, tuple[tuple[int, ...], str, dict[str, Any], dict[str, Any]]] = 
     ),
     "single": ((1, 2, 4), "dgcnn", SINGLE, {"precision": 32, "fixed": True}),
     "micro": ((1, 2), "dgcnn", MICRO, {"precision": 64}),
+    "stronger": ((1, 2), "dgcnn", STRONGER, {"precision": 64}),
+    "stronger micro": ((1, 2), "dgcnn", {**STRONGER, **MICRO}, {"precision": 64}),
     "apart": ((2,), "dgcnn", {}, {"precision": 64, "synchronized": False}),
     "frozen": ((1,), "dgcnn", {}, {"precision": 64, "frozen": True}),
     "frozen micro": ((1, 2), "dgcnn", MICRO, {"precision": 64, "frozen": True}),
@@ -70,7 +85,10 @@ CASES: dict[str, tuple[tuple[int, ...], str, dict[str, Any], dict[str, Any]]] = 
 }
 # The clouds' head, and PCT's offset-attention: its columns sum up to 1, so that the bias of the
 # values reaches the BN as a constant, too. So does what the patch transformer ends with.
-BEFORE_BN = ("point_head.0.bias", ".out.bias", ".value.bias", "point_encoder.norm.bias")
+BEFORE_BN = (
+    *("point_head.0.bias", "averaged.head.0.bias", ".out.bias", ".value.bias"),
+    "point_encoder.norm.bias",
+)
 Records = dict[tuple[str, int], list[dict[str, Any]]]
 
 
@@ -131,6 +149,7 @@ def worst(
     [
         *(("pointnet", 2), ("pointnet", 4), ("dgcnn", 2), ("dgcnn", 4), ("dgcnn_seg", 2)),
         *(("pct", 2), ("patches", 2), ("accumulate", 2), ("micro", 2), ("frozen micro", 2)),
+        *(("stronger", 2), ("stronger micro", 2)),
     ],
 )
 def test_double_precision(records: Records, case: str, count: int) -> None:
@@ -162,6 +181,14 @@ def test_micro_batches_without_batch_statistics_are_the_whole_batch(records: Rec
         assert apart(whole["losses"], micro["losses"]) < 1e-10
         assert worst(whole["grads"], micro["grads"]) < (1e-10, "")
         assert worst(whole["states"], micro["states"]) < (1e-10, "")
+
+
+def test_temperatures_and_the_teacher_move(records: Records) -> None:
+    """The control of the case "stronger": what it adds is there, and changes."""
+    first, last = (records["stronger micro", 1][n]["states"] for n in (0, -1))
+    names = ("log_temperature", next(n for n in first if n.startswith("averaged.encoder")))
+    for name in names:
+        assert apart(first[name], last[name]) > 1e-6, name
 
 
 def test_local_negatives_are_told_apart(records: Records) -> None:

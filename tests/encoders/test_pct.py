@@ -15,7 +15,7 @@ from pixcloud.encoders.pct import interpolated
 from pixcloud.errors import ConfigError, WeightsError
 from pixcloud.evaluate.features import embed_clouds
 from pixcloud.import_classifiers import import_dgcnn, import_pct
-from pixcloud.import_weights import read_state_dict
+from pixcloud.weight_files import read_state_dict
 
 SMALL = {"k": 4, "embed_dim": 16, "channels": 4, "centres": [12, 8]}
 

@@ -152,6 +152,43 @@ def plain_nt_xent(a: torch.Tensor, b: torch.Tensor, temperature: float) -> torch
     return total / (2 * count)
 
 
+def plain_contrast(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    temperature: torch.Tensor | float,
+    *,
+    between: bool = False,
+    hardness: float = 0.0,
+) -> torch.Tensor:
+    """Row by row, with weights of the negatives as Robinson et al. 2021 have them."""
+    z, count = [*a, *b], len(a)
+    total = torch.zeros((), dtype=a.dtype)
+    for i in range(2 * count):
+        cosines = [torch.dot(z[i], other) / (z[i].norm() * other.norm()) for other in z]
+        j = (i + count) % (2 * count)
+        others = [n for n in range(2 * count) if n not in (i, j)]
+        if between:
+            others = [n for n in others if n // count != i // count]
+        weights = torch.stack([(hardness * cosines[n]).exp() for n in others])
+        weights = weights / weights.mean()
+        own = (cosines[j] / temperature).exp()
+        rest = torch.stack([(cosines[n] / temperature).exp() for n in others])
+        total = total - torch.log(own / (own + (weights * rest).sum()))
+    return total / (2 * count)
+
+
+def plain_cut(
+    points: torch.Tensor, keys: list[float], removed: int, refill: torch.Tensor
+) -> torch.Tensor:
+    """One cloud (N, 3) whose `removed` points with the largest keys are replaced by others."""
+    order = sorted(range(len(points)), key=lambda n: keys[n])
+    kept = order[: len(points) - removed]
+    out = points.clone()
+    for place in range(len(kept), len(points)):
+        out[order[place]] = points[kept[int(refill[place] * len(kept))]]
+    return out
+
+
 def plain_view(points: torch.Tensor, draws: dict[str, torch.Tensor], view: int) -> torch.Tensor:
     """One view of one cloud (N, 3), point by point, in the published order."""
     centre = points.mean(0)

@@ -34,6 +34,32 @@ def pairs_sha256(pairs: Sequence[Pair]) -> str:
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()
 
 
+def split_pairs(pairs: Sequence[Pair], share: float) -> tuple[list[Pair], list[Pair]]:
+    """Pairs to train on and pairs held out, each sorted as before.
+
+    The pairs are ranked by a hash of their names, and the first `share` of them is held out: a
+    function of the names alone, and a larger share holds out what a smaller one does.
+
+    Args:
+        pairs: with different names.
+        share: of the pairs, in [0, 1); 0 holds out none, any other at least one.
+
+    >>> pairs = [Pair(name=f"{i}", cloud="", folder="", pictures=()) for i in range(10)]
+    >>> [pair.name for pair in split_pairs(pairs, 0.2)[1]]
+    ['0', '8']
+    """
+    count = max(1, round(share * len(pairs))) if share and pairs else 0
+    ranked = sorted(
+        range(len(pairs)),
+        key=lambda place: hashlib.sha256(f"held out {pairs[place].name}".encode()).digest(),
+    )
+    held = set(ranked[:count])
+    return (
+        [pair for place, pair in enumerate(pairs) if place not in held],
+        [pair for place, pair in enumerate(pairs) if place in held],
+    )
+
+
 @dataclass(kw_only=True)
 class PairIndex:
     """All pairs of a tree, sorted by name, and the names of what has no partner."""

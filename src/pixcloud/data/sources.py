@@ -177,6 +177,20 @@ def _parts_kind(name: str, root: Path) -> str:
     return name or recognise(root, {n: marks for n, (_, marks) in PART_READERS.items()}, "folder")
 
 
+def holds(source: str) -> tuple[bool, bool]:
+    """Whether pairs, and whether labelled clouds, seem to lie in a source; no file is opened.
+
+    Raises:
+        ConfigError: for an unknown name.
+        DataError: if the path does not exist.
+    """
+    name, root = parse_source(source)
+    pairs = {n: marks for n, (_, marks) in PAIR_READERS.items()}
+    labelled = {n: marks for n, (_, marks) in LABELLED_READERS.items()}
+    has_pairs = name in PAIR_READERS or (not name and recognise(root, pairs, "") != "")
+    return has_pairs, name in LABELLED_READERS or recognise(root, labelled, "") != ""
+
+
 def recognise(root: Path, markers: dict[str, tuple[str, ...]], default: str) -> str:
     """The name whose marks lie below `root`; the default's reader then says what it expected."""
     for name, marks in markers.items():

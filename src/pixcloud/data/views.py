@@ -62,7 +62,8 @@ def draw_pair(
         subset (V, N) int64, points of each view; scale (V,); angle (V,) in radians; shift (V, 3)
         as shares of the extent; jitter (V, N, 3) in units of the sphere's radius; drop (V, N)
         bool; choice (), the picture; factors (3,) of brightness, contrast and saturation; order
-        (), a place in `JITTER_ORDERS`; flip () bool. Real numbers are float32.
+        (), a place in `JITTER_ORDERS`; flip () bool. Real numbers are float32. Where the config
+        asks for them, also what `_draw_cuts` returns, with a leading axis V.
 
     Example:
         >>> draws = draw_pair(ViewConfig(), seed=0, epoch=0, index=7,
@@ -94,7 +95,7 @@ def _draw_view(
     half_turn = np.deg2rad(config.rotation) / 2
     noise = config.jitter * rng.standard_normal((num_points, 3), dtype=np.float32)
     share = rng.uniform(0, config.dropout)
-    return {
+    drawn = {
         "subset": subset.astype(np.int64),
         "scale": np.float32(rng.uniform(config.scale_low, config.scale_high)),
         "angle": np.float32(rng.uniform(-half_turn, half_turn)),
@@ -102,6 +103,36 @@ def _draw_view(
         "jitter": np.clip(noise, -config.jitter_clip, config.jitter_clip),
         "drop": rng.random(num_points, dtype=np.float32) < share,
     }
+    return drawn | _draw_cuts(config, rng, num_points)
+
+
+def _draw_cuts(
+    config: ViewConfig, rng: np.random.Generator, num_points: int
+) -> dict[str, np.ndarray]:
+    """What came later than the published draws, which it therefore follows, and only where asked.
+
+    Returns:
+        Of one view, float32: stretch (3,), factors; crop_share (), crop_direction (3,) and
+        crop_refill (N,); hole_share (), hole_centre () and hole_refill (N,); drop_refill (N,); see
+        `pixcloud.data.cuts`. normalize () is True.
+    """
+    drawn: dict[str, np.ndarray] = {}
+    if config.stretch > 1:
+        limit = np.log(config.stretch)
+        drawn["stretch"] = np.exp(rng.uniform(-limit, limit, 3)).astype(np.float32)
+    if config.crop:
+        drawn["crop_share"] = np.array(rng.uniform(0, config.crop), np.float32)
+        drawn["crop_direction"] = rng.standard_normal(3, dtype=np.float32)
+        drawn["crop_refill"] = rng.random(num_points, dtype=np.float32)
+    if config.hole:
+        drawn["hole_share"] = np.array(rng.uniform(0, config.hole), np.float32)
+        drawn["hole_centre"] = np.array(rng.random(), np.float32)
+        drawn["hole_refill"] = rng.random(num_points, dtype=np.float32)
+    if config.dropout_fill == "others":
+        drawn["drop_refill"] = rng.random(num_points, dtype=np.float32)
+    if config.normalize:
+        drawn["normalize"] = np.asarray(True)
+    return drawn
 
 
 def unit_sphere(points: torch.Tensor) -> torch.Tensor:
@@ -118,7 +149,9 @@ def augment_clouds(points: torch.Tensor, draws: dict[str, torch.Tensor]) -> torc
     """Apply the draws in CrossPoint's order, which matters.
 
     Centre and scale to the unit sphere; scale; rotate about y; translate by shares of the extent
-    that the cloud then has; jitter; replace dropped points by the cloud's first point.
+    that the cloud then has; jitter; replace dropped points by the cloud's first point. Where there
+    are draws for it: crops and holes, then a factor for each axis, before the scaling; other points
+    for those that are dropped; and at the end the unit sphere again.
 
     Args:
         points: (B, V, N, 3) float32.
@@ -129,8 +162,16 @@ def augment_clouds(points: torch.Tensor, draws: dict[str, torch.Tensor]) -> torc
     """
     import torch
 
+    from pixcloud.data import cuts
+
     batch, views, num_points, _ = points.shape
     x = unit_sphere(points.flatten(0, 1)).view(batch, views, num_points, 3)
+    if "crop_share" in draws:
+        x = cuts.crop(x, draws["crop_direction"], draws["crop_share"], draws["crop_refill"])
+    if "hole_share" in draws:
+        x = cuts.hole(x, draws["hole_centre"], draws["hole_share"], draws["hole_refill"])
+    if "stretch" in draws:
+        x = x * draws["stretch"][:, :, None]
     cos, sin = draws["angle"].cos(), draws["angle"].sin()
     zero, one = torch.zeros_like(cos), torch.ones_like(cos)
     # Rows multiply from the left: p' = p R^T with R the right-handed rotation about y.
@@ -140,7 +181,12 @@ def augment_clouds(points: torch.Tensor, draws: dict[str, torch.Tensor]) -> torc
     extent = x.amax(2, keepdim=True) - x.amin(2, keepdim=True)
     x = x + draws["shift"][:, :, None] * extent
     x = x + draws["jitter"]
-    x = torch.where(draws["drop"][..., None], x[:, :, :1], x)
+    if "drop_refill" in draws:
+        x = cuts.drop_others(x, draws["drop"], draws["drop_refill"])
+    else:
+        x = torch.where(draws["drop"][..., None], x[:, :, :1], x)
+    if "normalize" in draws:
+        x = unit_sphere(x.flatten(0, 1)).view_as(x)
     return x.transpose(0, 1).contiguous()
 
 

@@ -43,6 +43,7 @@ __all__ = [
     "build_encoder",
     "build_saved_encoder",
     "import_encoder",
+    "key_of",
     "register_encoder",
 ]
 

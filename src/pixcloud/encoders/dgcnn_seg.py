@@ -14,6 +14,7 @@ from pixcloud.encoders.base import PointEncoder, require_sizes
 from pixcloud.encoders.edgeconv import EdgeConv
 from pixcloud.encoders.two_layer_edgeconv import TwoLayerEdgeConv
 from pixcloud.ops.linear_max import linear_bn_max
+from pixcloud.ops.recorded import full_precision
 from pixcloud.types import PointFeatures
 
 
@@ -67,7 +68,7 @@ class SegmentationDGCNN(PointEncoder):
         """Points (B, N, 3) to per-point (B, N, sum of three widths) and pooled (B, embed_dim)."""
         matrix = self.transform(points)
         # In half precision the turned points would lose their neighbours.
-        with torch.autocast(points.device.type, enabled=False):
+        with full_precision(points):
             x, outputs = points @ matrix.to(points.dtype), []
         for conv in self.convs:
             x = conv(x)

@@ -14,6 +14,7 @@ from torch import nn
 
 from pixcloud.ops.edge_conv import edge_conv
 from pixcloud.ops.neighbours import knn
+from pixcloud.ops.recorded import full_precision
 
 
 class EdgeConv(nn.Module):
@@ -55,6 +56,6 @@ class EdgeConv(nn.Module):
             index = knn(x, self.k)
         # Under autocast this layer stays in fp32: W1 x_j - W1 x_i would lose in half precision what
         # W1 (x_j - x_i) keeps.
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             weight = self.linear.weight
             return edge_conv(x.to(weight.dtype), index, weight, self.bn, out)

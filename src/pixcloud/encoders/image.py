@@ -54,6 +54,7 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, name: str = "resnet50", *, frozen: bool = False) -> None:
         super().__init__()
+        self.name = name
         mean: Sequence[float] = IMAGENET_MEAN
         std: Sequence[float] = IMAGENET_STD
         if name in RESNETS:

@@ -19,6 +19,7 @@ from pixcloud.ops.edge_pairs import edge_pair_extreme, edge_pair_statistics
 from pixcloud.ops.gather_reduce import in_degree
 from pixcloud.ops.neighbour_sum import neighbour_sum
 from pixcloud.ops.neighbours import knn
+from pixcloud.ops.recorded import full_precision
 
 
 class TwoLayerEdgeConv(nn.Module):
@@ -46,7 +47,7 @@ class TwoLayerEdgeConv(nn.Module):
     def forward(self, x: torch.Tensor, index: torch.Tensor | None = None) -> torch.Tensor:
         """x (B, N, C_in) to (B, N, C_out); `index` (B, N, k) replaces the neighbours in x."""
         # As in EdgeConv: the factored first layer needs fp32.
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x):
             x = x.to(self.linear.weight.dtype)
             if index is None:
                 index = knn(x, self.k)

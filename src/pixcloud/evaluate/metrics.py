@@ -60,10 +60,11 @@ def class_mean_accuracy(predictions: np.ndarray, labels: np.ndarray) -> float:
     return float((np.bincount(place, weights=right) / count).mean())
 
 
-def wilson_interval(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+def wilson_interval(correct: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
     """Score interval of a share (Wilson 1927), 95 % by default: (low, high) within [0, 1].
 
     Unlike the normal approximation it stays inside [0, 1] and is not empty at 0 or n right.
+    `correct` may be a sum of shares.
     With p = correct / n: (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n).
 
     Raises:

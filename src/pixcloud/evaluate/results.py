@@ -10,7 +10,9 @@ import errno
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,7 +58,8 @@ def table_of(protocol: str) -> str:
     """What protocols must have in common to stand in one table or chart: "" for accuracies.
 
     The two ways of few-shot differ in what they learn from and are scored on, and both differ from
-    accuracies over all classes; part segmentation has two ways of taking the best part.
+    accuracies over all classes; part segmentation has two ways of taking the best part, and
+    retrieval chance levels of its own.
 
     >>> table_of("svm C=0.01 (published)")
     ''
@@ -65,8 +68,27 @@ def table_of(protocol: str) -> str:
     >>> table_of("part segmentation, all weights, 5 % of shapes (any part)")
     'any part'
     """
+    if protocol == "retrieval":
+        return protocol
     apart = protocol.startswith(("few-shot ", "part segmentation"))
     return protocol.partition("(")[2].removesuffix(")") if apart else ""
+
+
+_NOTES: ContextVar[dict[str, Any] | None] = ContextVar("notes of rows", default=None)
+
+
+@contextmanager
+def noting(**notes: Any) -> Iterator[None]:
+    """Rows that are appended meanwhile have these keys too, such as what asked for them.
+
+    Args:
+        notes: JSON values; they are in a row's `extra` when it is read.
+    """
+    token = _NOTES.set({**(_NOTES.get() or {}), **notes})
+    try:
+        yield
+    finally:
+        _NOTES.reset(token)
 
 
 _KEYS = tuple(f.name for f in dataclasses.fields(ResultRow) if f.name != "extra")
@@ -169,7 +191,7 @@ def _last_byte(handle: int, size: int) -> bytes:
 
 
 def _to_line(row: ResultRow) -> str:
-    values = {key: getattr(row, key) for key in _KEYS} | row.extra
+    values = {key: getattr(row, key) for key in _KEYS} | row.extra | (_NOTES.get() or {})
     return json.dumps(values, allow_nan=False, ensure_ascii=False) + "\n"
 
 

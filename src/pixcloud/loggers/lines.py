@@ -27,7 +27,11 @@ TAGS = {
         "pairs_per_s": "train/pairs_per_s",
         "memory_mib": "train/memory_mib",
     },
-    "epoch": {"probe_validation": "evaluation/probe_validation"},
+    "epoch": {
+        "probe_validation": "evaluation/probe_validation",
+        "picture_to_cloud_recall_1": "evaluation/picture_to_cloud_recall_1",
+        "cloud_to_picture_recall_1": "evaluation/cloud_to_picture_recall_1",
+    },
 }
 AXES = ("kind", "step", "epoch")
 

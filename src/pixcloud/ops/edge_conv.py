@@ -28,6 +28,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from pixcloud.distributed import World
+from pixcloud.ops import recorded
 from pixcloud.ops.batch_norm import running_statistics, update_running, world_of
 from pixcloud.ops.gather_reduce import gather_reduce, in_degree
 
@@ -36,7 +37,8 @@ SLOPE = 0.2
 
 def has_kernels(x: torch.Tensor) -> bool:
     """Whether the kernels for processors serve tensors such as x."""
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    kind = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    return kind and not recorded.recording()
 
 
 def edge_conv(

@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 from pixcloud.distributed import ALONE, World
+from pixcloud.ops import recorded
 from pixcloud.ops.neighbour_sum import check_neighbours
 
 
@@ -57,6 +58,8 @@ def edge_pair_extreme(
         >>> edge_pair_extreme(p, q, index, torch.ones(1, 1), torch.ones(1)).flatten().tolist()
         [4.0, 4.0]
     """
+    if recorded.recording():
+        return recorded.pair_extreme(p, q, index, weight, sign)
     return _apply(p, q, index, weight, sign, None)[0]
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from pixcloud.ops import recorded
+
 
 class _GatherReduce(torch.autograd.Function):
     @staticmethod
@@ -63,6 +65,8 @@ def gather_reduce(
         >>> extreme.flatten().tolist(), total.flatten().tolist()
         ([4.0, 4.0, 2.0], [5.0, 6.0, 3.0])
     """
+    if recorded.recording():
+        return recorded.gathered(u, index, sign)
     return _GatherReduce.apply(u, index, sign)
 
 

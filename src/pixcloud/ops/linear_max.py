@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pixcloud.ops import recorded
 from pixcloud.ops.batch_norm import running_statistics, update_running, world_of
 
 # Scores held at a time: 1 Mi, which is 4 MiB in fp32.
@@ -66,6 +67,8 @@ def linear_max(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 def _extreme(x: torch.Tensor, weight: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
+    if recorded.recording():
+        return recorded.linear_extreme(x, weight, sign)
     return (_on_cpu if x.device.type == "cpu" else _anywhere)(x, weight, sign)
 
 

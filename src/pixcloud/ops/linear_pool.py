@@ -17,6 +17,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from pixcloud.distributed import World
+from pixcloud.ops import recorded
 from pixcloud.ops.batch_norm import running_statistics, update_running, world_of
 from pixcloud.ops.edge_conv import SLOPE, has_kernels
 
@@ -48,7 +49,7 @@ def linear_bn_pool(x: torch.Tensor, weight: torch.Tensor, bn: nn.BatchNorm1d) ->
     if x.device.type != "cpu":
         return _with_torch(x, weight, bn)
     # Few processors multiply faster in half precision, and the kernels have none.
-    with torch.autocast("cpu", enabled=False):
+    with recorded.full_precision(x):
         return _on_cpu(x.to(weight.dtype), weight, bn)
 
 

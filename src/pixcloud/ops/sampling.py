@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from pixcloud.ops import recorded
 from pixcloud.ops.finite import safe_to_square
 
 
@@ -41,6 +42,13 @@ def farthest_points(x: torch.Tensor, m: int, start: int = 0) -> torch.Tensor:
         raise ValueError(f"m = {m} of a cloud of {num_points} points: 1 <= m <= N")
     if not 0 <= start < num_points:
         raise ValueError(f"start = {start} in a cloud of {num_points} points: 0 <= start < N")
+    if recorded.recording():
+        return recorded.farthest(x, m, start)
+    return by_device(x, m, start)
+
+
+def by_device(x: torch.Tensor, m: int, start: int) -> torch.Tensor:
+    """`farthest_points` of checked numbers m and start."""
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         kind = torch.float64 if x.dtype == torch.float64 else torch.float32
         (points,) = safe_to_square(x.detach().to(kind))

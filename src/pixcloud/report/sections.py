@@ -238,6 +238,11 @@ def curves(records: list[RunRecord]) -> Html:
                 "Validation accuracy of the linear probe, on a part of the train split.",
                 charts.validation(records),
             ),
+            (
+                "recall",
+                "Recall at 1 of clouds by pictures, on the pairs that are held out.",
+                charts.single(records, "picture_to_cloud_recall_1", "recall at 1"),
+            ),
             ("lr", "Learning rate.", charts.single(records, "lr", "learning rate")),
             (
                 "rate",

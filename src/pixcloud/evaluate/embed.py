@@ -1,0 +1,228 @@
+"""Stage 9, `pixcloud embed`: an encoder and shapes of a user -> a store of vectors, or one file.
+
+Before it: an encoder (stage 4) or both towers (`pixcloud.cross_modal`), and the readers of stage 1.
+After it: `pixcloud.store`, which `pixcloud.evaluate.search` asks.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from pixcloud.data.shapes import list_shapes, shape_points
+from pixcloud.errors import ConfigError, DataError, StoreError, some
+from pixcloud.store import About, VectorStore
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_BLOCK = 256  # shapes read, embedded and confirmed at a time
+FEATURE_FILES = (".npz",)
+
+
+@dataclass(kw_only=True)
+class Embedded:
+    """What `embed` did: names added, unchanged and removed, and file -> why it was left out."""
+
+    out: str
+    total: int = 0
+    added: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def __rich__(self) -> Table:
+        from rich.table import Table
+
+        table = Table(title=f"{self.out}: {self.total:,} shapes")
+        for name in ("added", "unchanged", "removed", "left out"):
+            table.add_column(name, justify="right")
+        numbers = (self.added, self.unchanged, self.removed, len(self.refused))
+        table.add_row(*(f"{number:,}" for number in numbers))
+        if self.refused:
+            table.caption = f"left out: {some(self.refused)}"
+        return table
+
+
+def embed(
+    encoder: str,
+    shapes: str,
+    out: str = "index",
+    kind: Literal["pooled", "shared"] = "pooled",
+    num_points: int = 1024,
+    batch_size: int = 32,
+    up: Literal["y", "z"] = "y",
+    seed: int = 0,
+    remove_missing: bool = False,
+    strict: bool = False,
+) -> Embedded:
+    """Put the features of clouds and meshes into a store that `pixcloud search` asks.
+
+    It can be stopped at any moment: what was confirmed stays, and the same command goes on. Shapes
+    that are in the store and whose files have not changed are not embedded again; changed ones are
+    replaced.
+
+    Args:
+        encoder: a run, an exported or imported encoder, or a Hugging Face Hub id.
+        shapes: a cloud or mesh, or a folder whose files are found at any depth. A shape's name is
+            its file's place in that folder.
+        out: folder of the store, new or made by the same encoder; or a file NAME.npz, which then
+            holds names (S,) and features (S, D) as they come out of the encoder.
+        kind: pooled are the features that protocols score; shared are projections into the space
+            of pictures, so that a picture can ask. They need a run with its picture tower.
+        num_points: points of each shape that the encoder sees.
+        batch_size: shapes embedded at a time.
+        up: the axis of the shapes that points up; training has y up.
+        seed: of the points that are taken.
+        remove_missing: remove from the store what is not among the shapes any more.
+        strict: stop at the first file that cannot be read; otherwise such files are left out and
+            named.
+
+    Returns:
+        How many shapes were added, unchanged, removed, and why others were left out.
+
+    Raises:
+        DataError: if there is no shape, or none that can be read.
+        StoreError: if the store is of another encoder, or cannot be written.
+        ConfigError: for settings out of range.
+        WeightsError: if the encoder is missing or damaged.
+
+    Example:
+        >>> embed("runs/demo", "meshes", out="index")  # doctest: +SKIP
+    """
+    for key, value in (("num_points", num_points), ("batch_size", batch_size)):
+        if value < 1:
+            raise ConfigError(f"{key} is {value}: expected at least 1")
+    root, target = Path(shapes).expanduser(), Path(out).expanduser()
+    paths = list_shapes(root)
+    from pixcloud.evaluate.embedder import load_embedder  # torch, once there is work for it
+
+    embedder = load_embedder(encoder, kind, num_points)
+    reader = _Reader(root, num_points, up, seed, strict)
+    if target.suffix in FEATURE_FILES:
+        return _to_file(embedder.raw, reader, paths, target, batch_size)
+    about = About(
+        dim=embedder.dim,
+        kind=kind,
+        encoder=encoder,
+        encoder_sha256=embedder.sha256,
+        num_points=num_points,
+    )
+    with VectorStore(target, about) as store:
+        result = _to_store(embedder.raw, reader, paths, store, batch_size, remove_missing)
+        _keep_index(store)
+    return result
+
+
+@dataclass
+class _Reader:
+    """Names and clouds of files; what cannot be read is kept in `refused`."""
+
+    root: Path
+    num_points: int
+    up: str
+    seed: int
+    strict: bool
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix() if path != self.root else path.name
+
+    def blocks(self, paths: list[Path]) -> Iterator[tuple[list[Path], np.ndarray]]:
+        """Some of the files at a time with their clouds (B, N, 3)."""
+        for start in range(0, len(paths), _BLOCK):
+            read, clouds = [], []
+            for path in paths[start : start + _BLOCK]:
+                try:
+                    clouds.append(
+                        shape_points(
+                            path, self.name(path), self.num_points, self.up, self.seed, "embed"
+                        )
+                    )
+                    read.append(path)
+                except DataError as error:
+                    if self.strict:
+                        raise
+                    self.refused[self.name(path)] = str(error)
+                    print(f"left out: {error}", file=sys.stderr)
+            if read:
+                yield read, np.stack(clouds)
+
+
+Raw = Callable[[np.ndarray, int], np.ndarray]
+
+
+def _to_store(
+    raw: Raw,
+    reader: _Reader,
+    paths: list[Path],
+    store: VectorStore,
+    batch_size: int,
+    remove_missing: bool,
+) -> Embedded:
+    there = store.stamps()
+    settings = f"{reader.up} {reader.seed}"
+    stamps = {path: f"{_state(path)} {settings}" for path in paths}
+    wanted = [path for path in paths if there.get(reader.name(path)) != stamps[path]]
+    result = Embedded(out=str(store.folder), unchanged=len(paths) - len(wanted))
+    for read, clouds in reader.blocks(wanted):
+        names = [reader.name(path) for path in read]
+        vectors = raw(clouds, batch_size)
+        store.add(names, vectors, stamps=[stamps[path] for path in read], replace=True)
+        result.added += len(names)
+    if remove_missing:
+        known = {reader.name(path) for path in paths}
+        result.removed = store.remove([name for name in there if name not in known])
+    result.refused, result.total = reader.refused, len(store)
+    if not result.total:
+        raise _none_read(reader, paths)
+    return result
+
+
+def _to_file(
+    raw: Raw, reader: _Reader, paths: list[Path], target: Path, batch_size: int
+) -> Embedded:
+    from pixcloud.atomic import replaced_file
+
+    names: list[str] = []
+    blocks = []
+    for read, clouds in reader.blocks(paths):
+        blocks.append(raw(clouds, batch_size))
+        names += [reader.name(path) for path in read]
+    if not names:
+        raise _none_read(reader, paths)
+    try:
+        with replaced_file(target) as temporary, open(temporary, "wb") as file:
+            np.savez(file, names=np.array(names, np.str_), features=np.concatenate(blocks))
+    except OSError as error:
+        raise StoreError(f"{target}: cannot be written ({error.strerror or error})") from error
+    added = len(names)
+    return Embedded(out=str(target), total=added, added=added, refused=reader.refused)
+
+
+def _keep_index(store: VectorStore) -> None:
+    """Make the index of very many vectors anew where that pays; without FAISS, say so."""
+    if not store.needs_index():
+        return
+    try:
+        store.build_index(lambda line: print(line, file=sys.stderr))
+    except StoreError as error:
+        print(f"warning: {error}", file=sys.stderr)
+
+
+def _state(path: Path) -> str:
+    """What tells whether a file has changed: its size and its date."""
+    state = path.stat()
+    return f"{state.st_size} {state.st_mtime_ns}"
+
+
+def _none_read(reader: _Reader, paths: list[Path]) -> DataError:
+    first: Any = next(iter(reader.refused.values()))
+    return DataError(
+        f"{reader.root}: none of {len(paths)} files can be embedded; the first: {first}"
+    )

@@ -1,0 +1,161 @@
+"""Stage 9, `pixcloud evaluate`: an encoder and data -> every protocol's rows, in one file.
+
+Before it: `pixcloud.evaluate.protocols`. Each protocol appends its rows when it is done, marked by
+a hash of all that they depend on, so that what was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pixcloud._version import __version__
+from pixcloud.errors import ConfigError, DataError, WeightsError
+from pixcloud.evaluate.command import results_file
+from pixcloud.evaluate.evaluation_settings import EvaluateConfig
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from pixcloud.evaluate.protocols import Protocol
+    from pixcloud.evaluate.results import ResultRow
+
+# Key of the mark in a row.
+REQUEST = "request"
+# Settings that no number depends on.
+WITHOUT_EFFECT = ("encoder", "out", "data", "cache", "threads")
+
+
+@dataclass(kw_only=True)
+class EvaluationResult:
+    """rows by protocol; skipped: protocol to the reason; printing it shows a table for each."""
+
+    rows: dict[str, list[ResultRow]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[RenderableType]:
+        from rich.text import Text
+
+        from pixcloud.evaluate.protocols import PROTOCOLS
+
+        for name, rows in self.rows.items():
+            yield PROTOCOLS[name].table(rows, PROTOCOLS[name].title)
+        for name, why in self.skipped.items():
+            yield Text(f"{name} skipped: {why}")
+
+
+def evaluate_encoder(config: EvaluateConfig) -> EvaluationResult:
+    """Run every protocol that the data allow, and show a table of each.
+
+    Args:
+        config: see `EvaluateConfig`.
+
+    Returns:
+        The rows, which are in the results file too, and what was skipped.
+
+    Raises:
+        PixCloudError: for an encoder, data or settings that the user can mend; the rows of the
+            protocols that were done by then are in the results file.
+
+    Example:
+        >>> evaluate_encoder(EvaluateConfig(encoder="runs/demo"))  # doctest: +SKIP
+    """
+    from pixcloud.data.sources import holds
+    from pixcloud.evaluate.protocols import PROTOCOLS, chosen_protocols
+
+    out, names = results_file(config.out, config.encoder), chosen_protocols(config.protocols)
+    has_pairs, has_labels = holds(config.data.source)
+    result = EvaluationResult()
+    fingerprint = _fingerprint(config, has_pairs, has_labels)
+    for number, name in enumerate(names, start=1):
+        protocol = PROTOCOLS[name]
+        _say(f"{number}/{len(names)} {name}")
+        try:
+            if not has_labels and (protocol.needs == "labels" or not has_pairs):
+                raise ConfigError(f"{config.data.source} holds no labelled clouds")
+            result.rows[name] = _rows(protocol, name, config, fingerprint, out)
+        except (ConfigError, DataError, WeightsError) as error:
+            if config.protocols:
+                raise type(error)(f"{name}: {error}") from error
+            result.skipped[name] = str(error)
+            _say(f"{name} skipped: {error}")
+    if not result.rows:
+        reasons = "; ".join(f"{name}: {why}" for name, why in result.skipped.items())
+        raise ConfigError(f"nothing could be evaluated: {reasons}")
+    return result
+
+
+def _rows(
+    protocol: Protocol, name: str, config: EvaluateConfig, fingerprint: dict[str, str], out: Path
+) -> list[ResultRow]:
+    """The protocol's rows: those that are in the file, or new ones."""
+    from pixcloud.evaluate.results import noting, read_rows
+
+    settings = protocol.settings(config)
+    request = _request(name, settings, fingerprint)
+
+    def there() -> list[ResultRow]:
+        rows = read_rows(out) if out.is_file() else []
+        return [row for row in rows if row.extra.get(REQUEST) == request]
+
+    if found := there():
+        _say(f"{name}: {len(found)} rows of the same weights, data and settings are in {out}")
+        return found
+    with noting(**{REQUEST: request}):
+        protocol.run(settings)
+    return there()
+
+
+def _request(name: str, settings: Any, fingerprint: dict[str, str]) -> str:
+    """A hash of all that the rows depend on."""
+    parts = {
+        "protocol": name,
+        "settings": _with_effect(dataclasses.asdict(settings)),
+        "pixcloud_version": __version__,
+        **fingerprint,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _with_effect(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _with_effect(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if key not in WITHOUT_EFFECT
+    }
+
+
+def _fingerprint(config: EvaluateConfig, has_pairs: bool, has_labels: bool) -> dict[str, str]:
+    """Hashes of the encoder's files, of labelled clouds and of the names of pairs."""
+    from pixcloud.data.shapenet import pairs_sha256
+    from pixcloud.data.sources import open_labelled, open_pair_index
+    from pixcloud.evaluate.feature_cache import array_sha256
+    from pixcloud.export import find_encoder
+
+    digest = hashlib.sha256()
+    folder = find_encoder(config.encoder)
+    for path in [folder / "config.json", *sorted(folder.glob("*.safetensors"))]:
+        with open(path, "rb") as stream:
+            digest.update(
+                f"{path.name} {hashlib.file_digest(stream, 'sha256').hexdigest()};".encode()
+            )
+    found = {"encoder": digest.hexdigest(), "unpaired": config.data.unpaired}
+    if has_pairs:
+        found["pairs"] = pairs_sha256(open_pair_index(config.data.source).pairs)
+    for split in ("train", "test") if has_labels else ():
+        try:
+            clouds = open_labelled(config.data.source, split)
+        except DataError:  # its protocols say so
+            continue
+        found[split] = f"{array_sha256(clouds.points)} {array_sha256(clouds.labels)}"
+    return found
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)

@@ -1,0 +1,56 @@
+"""Stage 9, settings of `pixcloud evaluate`: those of every protocol that it runs.
+
+Read by `pixcloud.evaluate.evaluation`. No torch, so that help is fast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pixcloud.config import OptimConfig
+from pixcloud.evaluate.retrieval_settings import RetrievalData, RetrievalSettings
+from pixcloud.evaluate.settings import ProbeSettings
+from pixcloud.evaluate.training_settings import (
+    AugmentSettings,
+    FewShotSettings,
+    FinetuneSettings,
+    FitSettings,
+)
+
+
+@dataclass
+class EvaluateConfig:
+    """All protocols that the data allow.
+
+    Args:
+        encoder: a run, an exported or imported encoder, or a Hugging Face Hub id.
+        data: pairs of clouds and pictures, labelled clouds with a train and a test split, or both.
+        protocols: which ones, such as [probe,fewshot,retrieve,finetune]; empty takes those without
+            training that the data allow, and says what it leaves out. Of those that are named, one
+            that cannot be done is an error.
+        probe: of `pixcloud probe`.
+        fewshot: of `pixcloud fewshot`, CrossPoint's way.
+        retrieve: of `pixcloud retrieve`.
+        finetune: of `pixcloud finetune`.
+        fit: of `pixcloud finetune`.
+        optim: of `pixcloud finetune`.
+        augment: of `pixcloud finetune`.
+        baseline: of `pixcloud finetune`.
+        out: file to append the results to; the run's results.jsonl where the encoder is a run,
+            else results.jsonl beside the encoder, or here for one from the Hub. What it holds
+            already, of the same weights, data and settings, is shown and not computed again.
+    """
+
+    encoder: str
+    data: RetrievalData = field(default_factory=RetrievalData)
+    protocols: list[str] = field(default_factory=list)
+    probe: ProbeSettings = field(default_factory=ProbeSettings)
+    fewshot: FewShotSettings = field(default_factory=FewShotSettings)
+    retrieve: RetrievalSettings = field(default_factory=RetrievalSettings)
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    fit: FitSettings = field(default_factory=FitSettings)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    baseline: Literal["none", "scratch"] = "none"
+    out: str = ""

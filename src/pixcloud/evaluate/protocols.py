@@ -1,0 +1,106 @@
+"""Stage 9, the protocols by name: what each one needs, and how `pixcloud evaluate` starts it.
+
+Before it: the commands of the protocols. After it: `pixcloud.evaluate.evaluation`. To add a
+protocol, write a function from `EvaluateConfig` to its command's config and put one line into
+`PROTOCOLS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pixcloud.errors import ConfigError, nearest
+from pixcloud.evaluate.command import probe
+from pixcloud.evaluate.evaluation_settings import EvaluateConfig
+from pixcloud.evaluate.results import ResultRow, format_table
+from pixcloud.evaluate.retrieval_command import retrieve
+from pixcloud.evaluate.retrieval_settings import RetrieveConfig
+from pixcloud.evaluate.settings import LabelledConfig, ProbeConfig
+from pixcloud.evaluate.training_command import fewshot, finetune
+from pixcloud.evaluate.training_settings import FewShotConfig, FinetuneConfig
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def _probe_config(config: EvaluateConfig) -> ProbeConfig:
+    data = LabelledConfig(source=config.data.source)
+    return ProbeConfig(encoder=config.encoder, data=data, probe=config.probe, out=config.out)
+
+
+def _fewshot_config(config: EvaluateConfig) -> FewShotConfig:
+    data = LabelledConfig(source=config.data.source)
+    return FewShotConfig(encoder=config.encoder, data=data, fewshot=config.fewshot, out=config.out)
+
+
+def _retrieve_config(config: EvaluateConfig) -> RetrieveConfig:
+    return RetrieveConfig(
+        encoder=config.encoder, data=config.data, retrieve=config.retrieve, out=config.out
+    )
+
+
+def _finetune_config(config: EvaluateConfig) -> FinetuneConfig:
+    return FinetuneConfig(
+        encoder=config.encoder,
+        data=LabelledConfig(source=config.data.source),
+        finetune=config.finetune,
+        fit=config.fit,
+        optim=config.optim,
+        augment=config.augment,
+        baseline=config.baseline,
+        out=config.out,
+    )
+
+
+def _accuracies(rows: Sequence[ResultRow], title: str) -> Table:
+    return format_table(rows, title=title)
+
+
+def _retrieved(rows: Sequence[ResultRow], title: str) -> Table:
+    from pixcloud.evaluate.retrieval import retrieval_table
+
+    return retrieval_table(rows, title)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One protocol.
+
+    title: of its table; needs: "labels", or "any" of pairs and labels; settings: makes its
+    command's config; run: the command; table: shows its rows; by_default: whether it runs unless
+    others are named.
+    """
+
+    title: str
+    needs: Literal["labels", "any"]
+    settings: Callable[[EvaluateConfig], Any]
+    run: Callable[[Any], Any]
+    table: Callable[[Sequence[ResultRow], str], Table] = _accuracies
+    by_default: bool = True
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    "probe": Protocol("Linear probe", "labels", _probe_config, probe),
+    "fewshot": Protocol("Few-shot", "labels", _fewshot_config, fewshot),
+    "retrieve": Protocol("Retrieval", "any", _retrieve_config, retrieve, _retrieved),
+    "finetune": Protocol("Fine-tuning", "labels", _finetune_config, finetune, by_default=False),
+}
+
+
+def chosen_protocols(names: Sequence[str]) -> list[str]:
+    """The named protocols in the order of the table, or those that run by default.
+
+    Raises:
+        ConfigError: for an unknown name.
+
+    >>> chosen_protocols([]), chosen_protocols(["finetune", "probe"])
+    (['probe', 'fewshot', 'retrieve'], ['probe', 'finetune'])
+    """
+    for name in names:
+        if name not in PROTOCOLS:
+            raise ConfigError(f"protocols: unknown protocol '{name}': {nearest(name, PROTOCOLS)}")
+    return [
+        name for name, each in PROTOCOLS.items() if (name in names if names else each.by_default)
+    ]

@@ -1,0 +1,140 @@
+"""Stage 9, `pixcloud search`: a store and a cloud, a mesh or a picture -> the nearest shapes.
+
+Before it: `pixcloud.store` and `pixcloud.evaluate.embedder`. After it: a table for the user.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from pixcloud.data.files import PICTURE_SUFFIXES
+from pixcloud.data.shapes import list_shapes, shape_points
+from pixcloud.errors import ConfigError, DataError, StoreError
+from pixcloud.store import About, VectorStore
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(kw_only=True)
+class SearchResult:
+    """queries (Q): files that asked; names and scores: the best of each, cosines, best first."""
+
+    queries: list[str]
+    names: list[list[str]]
+    scores: list[list[float]]
+
+    def __rich__(self) -> Table:
+        from rich.table import Table
+
+        several = len(self.queries) > 1
+        title = "" if several else f"nearest to {self.queries[0]}"
+        table = Table(title=title)
+        for name in (*(["query"] if several else []), "rank", "shape", "cosine"):
+            table.add_column(name)
+        for query, names, scores in zip(self.queries, self.names, self.scores, strict=True):
+            for rank, (name, score) in enumerate(zip(names, scores, strict=True), 1):
+                cells = [str(rank), name, f"{score:.4f}"]
+                table.add_row(*([query] if several else []), *cells)
+        return table
+
+    def as_json(self) -> str:
+        """One object per query: query, and results with name and cosine."""
+        rows = [
+            {
+                "query": query,
+                "results": [
+                    {"name": name, "cosine": score}
+                    for name, score in zip(names, scores, strict=True)
+                ],
+            }
+            for query, names, scores in zip(self.queries, self.names, self.scores, strict=True)
+        ]
+        return json.dumps(rows, indent=1, ensure_ascii=False)
+
+
+def search(
+    index: str,
+    query: str,
+    k: int = 10,
+    encoder: str = "",
+    exact: bool = False,
+    up: Literal["y", "z"] = "y",
+    seed: int = 0,
+    out: str = "",
+) -> SearchResult:
+    """The shapes of a store that are nearest to a cloud, a mesh or a picture.
+
+    Args:
+        index: folder that pixcloud embed wrote.
+        query: a cloud, a mesh or a picture, or a folder of clouds and meshes, each of which asks. A
+            picture can ask a store of kind shared.
+        k: how many shapes to name.
+        encoder: that the store was made with; where it was then, unless given.
+        exact: compare with all shapes, also where there is an index.
+        up: the axis of the query that points up.
+        seed: of the points that are taken of it.
+        out: JSON file to write the answer to as well.
+
+    Returns:
+        Names and cosines, best first.
+
+    Raises:
+        StoreError: if there is no store, or a picture asks one of kind pooled.
+        DataError: if the query cannot be read.
+        ConfigError: if k is below 1.
+        WeightsError: if the encoder is missing, or is not the one that the store was made with.
+
+    Example:
+        >>> search("index", "photo.png")  # doctest: +SKIP
+    """
+    if k < 1:
+        raise ConfigError(f"k is {k}: expected at least 1")
+    asking = Path(query).expanduser()
+    with VectorStore(index) as store:
+        about = store.about
+        picture = asking.suffix.lower() in PICTURE_SUFFIXES
+        if picture and about.kind != "shared":
+            raise StoreError(
+                f"{store.folder}: holds features of kind {about.kind}, which pictures do not have; "
+                "make one with pixcloud embed RUN SHAPES --kind shared"
+            )
+        paths = [asking] if picture else list_shapes(asking)
+        from pixcloud.evaluate.embedder import load_embedder  # torch, once there is work for it
+
+        embedder = load_embedder(encoder or about.encoder, about.kind, about.num_points)
+        if embedder.sha256 != about.encoder_sha256:
+            raise StoreError(
+                f"{store.folder}: was made with other weights than {encoder or about.encoder} has "
+                "now; give --encoder those that it was made with, or embed the shapes again"
+            )
+        names = [path.name if path == asking else _name(path, asking) for path in paths]
+        vectors = [
+            embedder.picture(path) if picture else _cloud(embedder, path, name, about, up, seed)
+            for path, name in zip(paths, names, strict=True)
+        ]
+        found = store.search(np.concatenate(vectors), k, exact=exact)
+    result = SearchResult(queries=names, names=found.names, scores=found.scores)
+    if out:
+        from pixcloud.atomic import write_text
+
+        write_text(Path(out).expanduser(), result.as_json() + "\n")
+    return result
+
+
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _cloud(embedder: Any, path: Path, name: str, about: About, up: str, seed: int) -> np.ndarray:
+    # An `Embedder`; its name in this module would bring torch into the help.
+    count = about.num_points
+    try:
+        return embedder.raw(shape_points(path, name, count, up, seed, "embed")[None])
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error

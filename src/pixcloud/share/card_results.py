@@ -1,0 +1,104 @@
+"""Stage 9, results for a model card: rows of results.jsonl -> tables in Markdown, and metadata.
+
+Before it: `pixcloud.evaluate.results`. After it: `pixcloud.share.card`. Rows of other weights stay
+out; beside a row of these weights stand its baselines on the same data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pixcloud.evaluate.results import ResultRow, table_of
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+OWN = "these weights"
+BASELINES = {", untrained": "the same, untrained", ", from scratch": "the same, from scratch"}
+HANDMADE = "hand-made descriptor"
+
+
+def contender(row: ResultRow, sha256: str) -> str:
+    """Who scored a row: these weights, a baseline, or "" for any other weights."""
+    for ending, words in BASELINES.items():
+        if row.encoder.endswith(ending):
+            return words
+    if row.settings.get("architecture") == "shape distributions":
+        return HANDMADE
+    return OWN if row.encoder_sha256 == sha256 else ""
+
+
+def select(rows: Sequence[ResultRow], sha256: str, start: str = "") -> dict[str, list[ResultRow]]:
+    """The last row of each kind, by contender.
+
+    Args:
+        rows: in the order of their file.
+        sha256: of the encoder whose rows are wanted.
+        start: what their protocol must begin with.
+
+    Returns:
+        contender -> its rows; baselines only where these weights have a row of the same protocol,
+        data and metric. Empty if these weights have none.
+    """
+    latest: dict[tuple[str, ...], tuple[str, ResultRow]] = {}
+    for row in rows:
+        name = contender(row, sha256)
+        if name and row.protocol.startswith(start):
+            latest[name, *_kind(row)] = name, row
+    own = {_kind(row) for name, row in latest.values() if name == OWN}
+    found: dict[str, list[ResultRow]] = {}
+    for name, row in latest.values():
+        if _kind(row) in own:
+            found.setdefault(name, []).append(row)
+    return found
+
+
+def _kind(row: ResultRow) -> tuple[str, ...]:
+    return row.protocol, row.dataset, row.split, row.metric
+
+
+def tables(found: dict[str, list[ResultRow]]) -> str:
+    """Rows as tables in Markdown; protocols that must not share a table have one each."""
+    rows = [(name, row) for name, listed in found.items() for row in listed]
+    rows.sort(key=lambda pair: (_kind(pair[1]), -(pair[0] == OWN), pair[0]))
+    parts = []
+    for title in sorted({table_of(row.protocol) for _, row in rows}):
+        lines = [f"Few-shot, {title}:", ""] if title else []
+        lines += ["| data | protocol | metric | features | value | 95 % interval | n | seed |"]
+        lines += ["|---|---|---|---|---|---|---|---|"]
+        lines += [_line(name, row) for name, row in rows if table_of(row.protocol) == title]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _line(name: str, row: ResultRow) -> str:
+    interval = f"{100 * row.ci95[0]:.1f} to {100 * row.ci95[1]:.1f}" if row.ci95 else ""
+    cells = [f"{row.dataset} {row.split}", row.protocol, row.metric.replace("_", " "), name]
+    cells += [f"{100 * row.value:.1f}", interval, f"{row.n:,}", str(row.seed)]
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def metadata(found: dict[str, list[ResultRow]]) -> list[EvalResult]:
+    """Rows of these weights as the Hub's model index has them; values are shares, as measured."""
+    from huggingface_hub import EvalResult
+
+    results = []
+    for row in found.get(OWN, []):
+        details: dict[str, Any] = {"n": row.n, "seed": row.seed}
+        if row.ci95:
+            details["ci95"] = list(row.ci95)
+        results.append(
+            EvalResult(
+                task_type="other",
+                dataset_type=row.dataset,
+                dataset_name=row.dataset,
+                dataset_split=row.split,
+                metric_type=row.metric,
+                # The index has one task for each data set, so that protocols can stand only here.
+                metric_name=f"{row.metric.replace('_', ' ')}, {row.protocol}",
+                metric_value=row.value,
+                metric_args=details,
+            )
+        )
+    return results

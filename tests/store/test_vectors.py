@@ -1,0 +1,214 @@
+"""Stores of vectors: exact and approximate search, replacing and removing, crashes, damage."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pixcloud.errors import StoreError
+from pixcloud.store import About, VectorStore, vectors
+from pixcloud.store.exact import nearest
+
+RNG = np.random.default_rng(0)
+
+
+def names_of(count: int, prefix: str = "v") -> list[str]:
+    return [f"{prefix}{number}" for number in range(count)]
+
+
+def by_hand(query: np.ndarray, stored: np.ndarray, k: int) -> list[int]:
+    """Places by cosine, one at a time; of equal ones the first."""
+    cosines = [np.float32(float(np.dot(row.astype(float), query.astype(float)))) for row in stored]
+    return sorted(range(len(stored)), key=lambda place: (-cosines[place], place))[:k]
+
+
+@pytest.mark.parametrize("kind", ["random", "copies", "opposite", "one"])
+def test_exact_search_is_the_slow_one(kind: str) -> None:
+    stored = RNG.normal(size=(300, 8))
+    if kind == "copies":  # ties, more of them than the spare candidates
+        stored = np.repeat(stored[:3], 100, axis=0)
+    if kind == "opposite":
+        stored[1::2] = -stored[::2]
+    if kind == "one":
+        stored = stored[:1]
+    stored = vectors.unit_vectors(stored, 8, names_of(len(stored)))
+    for query in vectors.unit_vectors(RNG.normal(size=(5, 8)), 8, names_of(5)):
+        for k in (1, 7, 1000):
+            numbers, scores = nearest(query, stored, np.arange(len(stored)) + 5, k)
+            assert (numbers - 5).tolist() == by_hand(query, stored, k)
+            assert (np.diff(scores) <= 0).all()
+
+
+def test_adding_replacing_removing(tmp_path: Path) -> None:
+    about = About(dim=4, encoder="e", encoder_sha256="s")
+    stored = RNG.normal(size=(6, 4))
+    with VectorStore(tmp_path / "index", about) as store:
+        assert store.search(stored[:1]).names == [[]]
+        store.add(names_of(4), stored[:4], stamps=list("abcd"))
+        store.add(["v1", "new"], stored[4:], stamps=["x", "y"], replace=True)
+        assert store.stamps() == {"v0": "a", "v2": "c", "v3": "d", "v1": "x", "new": "y"}
+        assert store.search(stored[4:5], k=1).names == [["v1"]]
+        assert store.search(stored[1:2], k=9).names[0][0] != "v1"
+        assert store.remove(["v0", "nothing"]) == 1
+        assert len(store) == 4
+    with VectorStore(tmp_path / "index") as store:
+        assert store.about == about
+        names, kept = store.vectors()
+        assert names == ["v2", "v3", "v1", "new"]
+        assert np.allclose(kept[2], stored[4] / np.linalg.norm(stored[4]))
+        with VectorStore(tmp_path / "index", about) as other:  # seen by those who have it open
+            other.add(["more"], stored[:1])
+        assert store.search(stored[:1], k=1).names == [["more"]]
+
+
+def test_mistakes_change_nothing(tmp_path: Path) -> None:
+    store = VectorStore(tmp_path / "index", About(dim=2, encoder="e"))
+    store.add(["a"], np.eye(2)[:1])
+    mistakes: list[tuple[list[str], Any, str]] = [
+        (["b", "a"], np.eye(2), "names that are there already: a"),
+        (["b", "b"], np.eye(2), "names that come twice: b"),
+        (["b"], np.eye(2), "1 names, 2 vectors"),
+        (["b"], np.zeros((1, 2)), "the vector of b is 0 or not finite"),
+        (["b", "c"], np.array([[1, 0], [np.nan, 1]]), "the vector of c is 0 or not finite"),
+        (["b"], np.ones((1, 3)), r"vectors \(1, 3\): expected \(S, 2\)"),
+    ]
+    for names, values, words in mistakes:
+        with pytest.raises(StoreError, match=words):
+            store.add(names, values)
+    assert list(store.stamps()) == ["a"]
+    with pytest.raises(StoreError, match="k is 0"):
+        store.search(np.eye(2), k=0)
+    with pytest.raises(StoreError, match="query 1 is 0"):
+        store.search(np.array([[1, 0], [0, 0]]))
+    for other, words in (
+        (About(dim=3), "dim = 2"),
+        (About(dim=2, kind="shared"), "kind = pooled"),
+        (About(dim=2, encoder_sha256="x"), "encoder_sha256"),
+    ):
+        with pytest.raises(StoreError, match=words):
+            VectorStore(tmp_path / "index", other)
+
+
+def test_what_is_no_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no index there; pixcloud embed"):
+        VectorStore(tmp_path / "nothing")
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "notes.txt").write_text("")
+    with pytest.raises(StoreError, match="holds something else"):
+        VectorStore(tmp_path / "else", About(dim=2))
+    damaged = tmp_path / "damaged"
+    VectorStore(damaged, About(dim=2)).close()
+    (damaged / vectors.FILE).write_bytes(b"SQLite format 3\0" + bytes(4000))
+    with pytest.raises(StoreError, match=r"vectors\.sqlite"):
+        VectorStore(damaged)
+    base = sqlite3.connect(tmp_path / "other.sqlite")
+    base.execute("CREATE TABLE about (key, value)")
+    base.commit()
+    base.close()
+    (tmp_path / "strange").mkdir()
+    (tmp_path / "other.sqlite").rename(tmp_path / "strange" / vectors.FILE)
+    with pytest.raises(StoreError, match="no index of the form"):
+        VectorStore(tmp_path / "strange")
+
+
+def test_another_writer_is_waited_for_and_told(tmp_path: Path) -> None:
+    store = VectorStore(tmp_path / "index", About(dim=2))
+    store._base.execute("PRAGMA busy_timeout = 50")
+    other = sqlite3.connect(tmp_path / "index" / vectors.FILE, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match="another process is writing to it"):
+        store.add(["a"], np.eye(2)[:1])
+    other.execute("ROLLBACK")
+    store.add(["a"], np.eye(2)[:1])
+
+
+def _keep_adding(folder: str, said: Any) -> None:
+    store = VectorStore(folder, About(dim=16))
+    start = len(store)
+    for batch in range(start // 50, 10_000):
+        rng = np.random.default_rng(batch)
+        store.add(names_of(50, f"b{batch}-"), rng.normal(size=(50, 16)))
+        os.write(said, b"%d\n" % batch)
+
+
+def test_kills_lose_nothing_that_was_confirmed(tmp_path: Path) -> None:
+    """SIGKILL at random moments of adding: whole batches, each that was confirmed."""
+    folder, confirmed = str(tmp_path / "index"), -1
+    context = multiprocessing.get_context("fork")
+    for kill in range(4):
+        reading, writing = os.pipe()
+        process = context.Process(target=_keep_adding, args=(folder, writing))
+        process.start()
+        os.close(writing)
+        with os.fdopen(reading) as lines:
+            for _ in range(3):
+                confirmed = int(lines.readline())
+            time.sleep(0.002 * kill)
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            confirmed = max([confirmed, *map(int, lines.read().split())])
+        with VectorStore(folder) as store:
+            names, kept = store.vectors()
+        assert len(names) % 50 == 0
+        assert len(names) // 50 in (confirmed + 1, confirmed + 2)
+        for batch in range(len(names) // 50):
+            expected = np.random.default_rng(batch).normal(size=(50, 16))
+            expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+            assert np.allclose(kept[50 * batch : 50 * batch + 50], expected, atol=1e-6)
+
+
+def test_the_index_of_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(vectors, "EXACT_UP_TO", 1000)
+    centres = RNG.normal(size=(20, 32))
+    stored = centres[RNG.integers(0, 20, 3000)] + 0.3 * RNG.normal(size=(3000, 32))
+    said: list[str] = []
+    with VectorStore(tmp_path / "index", About(dim=32)) as store:
+        store.add(names_of(900), stored[:900])
+        assert not store.needs_index()
+        store.add(names_of(2000, "w"), stored[900:2900])
+        assert store.needs_index()
+        store.build_index(said.append)
+        assert "index of 2,900 vectors" in said[0]
+        assert not store.needs_index()
+        queries = stored[::100] + 0.05 * RNG.normal(size=(30, 32))
+        exact = store.search(queries, k=10, exact=True)
+        found = store.search(queries, k=10)
+        hits = [len(set(a) & set(b)) for a, b in zip(found.names, exact.names, strict=True)]
+        assert np.mean(hits) >= 9.5
+        # What came later, went or changed since counts at once.
+        store.add(["late"], stored[2999:])
+        assert store.search(stored[2999:], k=1).names == [["late"]]
+        store.remove(["v0"])
+        store.add(["v1"], -stored[1:2], replace=True)
+        found = store.search(stored[:2], k=3)
+        assert "v0" not in found.names[0]
+        assert "v1" not in found.names[1]
+        store.add(names_of(99, "x"), stored[2900:2999])
+        assert not store.needs_index()
+        store.add(names_of(900, "y"), RNG.normal(size=(900, 32)))
+        assert store.needs_index()
+    # A damaged index counts as none.
+    (tmp_path / "index" / "nearest" / "index.faiss").write_bytes(b"broken")
+    with VectorStore(tmp_path / "index") as store:
+        assert store.search(stored[2999:3000], k=1).names == [["late"]]
+        assert store.needs_index()
+
+
+def test_without_faiss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors, "EXACT_UP_TO", 1)
+    monkeypatch.setitem(__import__("sys").modules, "faiss", None)
+    with VectorStore(tmp_path / "index", About(dim=2)) as store:
+        store.add(["a", "b"], np.eye(2))
+        with pytest.raises(StoreError, match=r'pip install "pixcloud\[search\]"'):
+            store.build_index()
+        assert store.search(np.eye(2), k=1).names == [["a"], ["b"]]
