@@ -1,6 +1,9 @@
-"""Put your own encoder in: register it, and every public function takes it by name.
+"""Put your own encoder in: one class, and every command takes it by the place of its code.
 
-python examples/own_encoder.py      pre-trains it for one epoch on the embedded data
+pixcloud pretrain --recipe demo --encoder.name examples/own_encoder.py:DeepSets --run runs/own
+pixcloud probe runs/own --code examples/own_encoder.py:DeepSets
+
+python examples/own_encoder.py      does the same from Python, for one epoch
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from pixcloud.types import PointFeatures
 
 
 class DeepSets(PointEncoder):
-    """A sum over points of a small network (Zaheer et al. 2017, arXiv:1703.06114)."""
+    """A mean over points of a small network (Zaheer et al. 2017, arXiv:1703.06114)."""
 
     def __init__(self, width: int = 128) -> None:
         super().__init__()
@@ -28,9 +31,8 @@ class DeepSets(PointEncoder):
         return PointFeatures(per_point, self.outer(per_point.mean(dim=1)))
 
 
-pixcloud.register_encoder("deepsets", DeepSets)
-
 if __name__ == "__main__":
+    pixcloud.register_encoder("deepsets", DeepSets)
     config = pixcloud.pretrain_config(
         "demo",
         run="runs/deepsets",

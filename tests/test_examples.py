@@ -12,6 +12,7 @@ import torch
 import pixcloud
 from conftest import write_ply
 from pixcloud.encoders import ENCODERS
+from pixcloud.evaluate.settings import ProbeSettings
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -45,16 +46,29 @@ def test_embed_clouds(tmp_path: Path) -> None:
 
 
 def test_own_encoder(pair_tree: Path, tmp_path: Path) -> None:
-    load("own_encoder")
+    """As a program beside the package uses it: pre-trained, probed, saved, loaded."""
+    pixcloud.register_encoder("deepsets", load("own_encoder").DeepSets)
     try:
         config = pixcloud.pretrain_config(
             run=str(tmp_path / "run"),
             data={"source": str(pair_tree), "num_points": 32, "picture_size": 24, "workers": 0},
             encoder={"name": "deepsets", "settings": {"width": 8}},
             image={"name": "resnet-tiny"},
-            trainer={"epochs": 1, "batch_size": 4},
+            trainer={"epochs": 1, "batch_size": 4, "precision": "32"},
         )
         pixcloud.pretrain(config)
-        assert pixcloud.load_encoder(tmp_path / "run").embed(torch.rand(9, 3)).shape == (16,)
+        encoder = pixcloud.load_encoder(tmp_path / "run")
+        assert encoder.embed(torch.rand(9, 3)).shape == (16,)
+        pixcloud.save_encoder(tmp_path / "saved", encoder)
+        rng = np.random.default_rng(0)
+        for kind in ("flat", "round"):
+            for number in range(12):
+                (tmp_path / "shapes" / kind).mkdir(parents=True, exist_ok=True)
+                points = rng.normal(size=(40, 3)) * (1, 1 if kind == "round" else 0.1, 1)
+                np.savetxt(tmp_path / "shapes" / kind / f"{number}.txt", points)
+        settings = ProbeSettings(num_points=32)
+        probe = pixcloud.ProbeConfig(encoder=str(tmp_path / "saved"), probe=settings)
+        probe.data.source = f"folder:{tmp_path / 'shapes'}"
+        assert "saved" in {Path(row.encoder).name for row in pixcloud.probe(probe).rows}
     finally:
         ENCODERS.pop("deepsets")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pixcloud.data.make import make_pairs
     from pixcloud.data.sources import open_labelled, open_pairs, open_parts
     from pixcloud.data.synthetic import ensure_synthetic
-    from pixcloud.encoders import build_encoder, register_encoder
+    from pixcloud.encoders import build_encoder, import_encoder, register_encoder
     from pixcloud.errors import PixCloudError
     from pixcloud.evaluate.classifier import load_classifier, save_classifier
     from pixcloud.evaluate.classify import classify
@@ -68,6 +68,7 @@ _WHERE = {
     "import_crosspoint": "pixcloud.import_weights",
     "import_crosspoint_pictures": "pixcloud.import_pictures",
     "import_dgcnn": "pixcloud.import_classifiers",
+    "import_encoder": "pixcloud.encoders",
     "import_dgcnn_partseg": "pixcloud.import_segmenter",
     "import_pct": "pixcloud.import_classifiers",
     "load_classifier": "pixcloud.evaluate.classifier",
@@ -119,6 +120,7 @@ __all__ = [
     "import_crosspoint_pictures",
     "import_dgcnn",
     "import_dgcnn_partseg",
+    "import_encoder",
     "import_pct",
     "load_classifier",
     "load_cross_modal",

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pixcloud._version import __version__
 from pixcloud.commands import COMMANDS, WORKING, Command
 from pixcloud.errors import ConfigError, PixCloudError, nearest
-from pixcloud.machine import let_threads_sleep
+from pixcloud.machine import CODE_VARIABLE, let_threads_sleep
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -35,7 +35,7 @@ USER_ERRNOS = (
 )
 
 # Options of the command line itself, not of the function that it calls.
-EXTRAS = ("config", "print_config")
+EXTRAS = ("config", "print_config", "code")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -150,6 +150,9 @@ def _run(name: str, command: Command, argv: list[str]) -> int:
     if "-h" in argv or "--help" in argv:
         parser.print_help()
         return 0
+    argv, code = _take(argv, "code")
+    if code:
+        os.environ[CODE_VARIABLE] = code  # processes that are started later know it, too
     if command.layered:
         argv = _apply_layers(parser, options, argv)
     show = "--print_config" in argv
@@ -196,6 +199,7 @@ def _parser(name: str, command: Command, options: Any) -> ArgumentParser:
         parser.add_function_arguments(options, as_positional=True, skip=set(lists))
         for argument, words in lists.items():
             parser.add_argument(argument, nargs="+", type=str, help=words)
+    parser.add_argument("--code", help="encoder code of your own to trust: PATH/FILE.py:CLASS")
     if command.layered:
         parser.add_argument("--config", help="YAML file of settings, over the recipe's")
         parser.add_argument("--print_config", action="store_true", help="print all settings")
@@ -284,6 +288,7 @@ def _apply_layers(parser: ArgumentParser, options: Any, argv: list[str]) -> list
     going_on = str(resume or over.get("resume", "")).lower() in ("true", "yes")
     if going_on and saved.is_file():
         base = _read_yaml(saved)
+        _refuse_unnamed_code(base, over, argv, saved)
     else:
         recipe = recipe or str(over.get("recipe") or "")
         base = read_recipe(recipe) if recipe else {}
@@ -303,6 +308,22 @@ def _apply_layers(parser: ArgumentParser, options: Any, argv: list[str]) -> list
         raise ConfigError(f"{path or recipe}: {message}") from error
     parser.set_defaults({k: v for k, v in vars(defaults.clone()).items() if k in layers})
     return argv
+
+
+def _refuse_unnamed_code(
+    base: dict[str, Any], over: dict[str, Any], argv: list[str], saved: Path
+) -> None:
+    """A run that is taken up runs code of its encoder only if the user names it again."""
+    _, given = _take(argv, "encoder.name")
+    held, mine = (
+        str(group.get("name", "")) if isinstance(group, dict) else ""
+        for group in (base.get("encoder"), over.get("encoder"))
+    )
+    if ":" in held and not given and not mine:
+        raise ConfigError(
+            f"{saved}: its encoder '{held}' is code that does not come with this package, and runs "
+            f"only if you name it: --encoder.name {held}"
+        )
 
 
 def _take(argv: list[str], key: str) -> tuple[list[str], str]:

@@ -47,7 +47,8 @@ class EncoderConfig:
     """The point encoder.
 
     Args:
-        name: a registered encoder: dgcnn, dgcnn_seg or pointnet.
+        name: dgcnn, dgcnn_seg, pointnet, pct or patch_transformer; or your own, as
+            PATH/FILE.py:CLASS or PACKAGE.MODULE:CLASS.
         settings: its keyword arguments, such as {"k": 15}.
     """
 

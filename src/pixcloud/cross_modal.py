@@ -17,7 +17,7 @@ from pixcloud.checkpoint import checkpoint_folders, last_good
 from pixcloud.config import PretrainConfig
 from pixcloud.config_files import load_config
 from pixcloud.data.views import unit_sphere
-from pixcloud.encoders import PointEncoder, build_encoder
+from pixcloud.encoders import PointEncoder, build_saved_encoder, key_of
 from pixcloud.encoders.image import ImageEncoder
 from pixcloud.errors import ConfigError, WeightsError
 from pixcloud.export import (
@@ -212,7 +212,8 @@ def _from_checkpoint(run: Path) -> CrossModal:
     saved = last_good(run / "checkpoints", say=lambda line: None)
     assert saved is not None
     try:
-        point_encoder = build_encoder(config.encoder.name, **config.encoder.settings)
+        spec = {"name": key_of(config.encoder.name), "settings": config.encoder.settings}
+        point_encoder = build_saved_encoder(spec)
     except ConfigError as error:
         raise WeightsError(f"{run / 'config.yaml'}: {error}") from error
     tower = ImageEncoder(config.image.name, frozen=config.image.frozen)

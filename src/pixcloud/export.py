@@ -18,7 +18,7 @@ from torch import nn
 
 from pixcloud._version import __version__
 from pixcloud.atomic import sync_folder, write_text
-from pixcloud.encoders import PointEncoder, build_encoder
+from pixcloud.encoders import PointEncoder, build_saved_encoder
 from pixcloud.encoders.image import ImageEncoder
 from pixcloud.errors import ConfigError, WeightsError, some
 from pixcloud.heads import ProjectionHead
@@ -172,6 +172,7 @@ def load_encoder(source: str | Path) -> PointEncoder:
         WeightsError: if nothing is there, or the weights do not fit the architecture exactly.
 
     Example:
+        >>> from pixcloud.encoders import build_encoder
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp()) / "encoder"
         >>> save_encoder(folder, build_encoder("pointnet", embed_dim=32))
@@ -182,7 +183,7 @@ def load_encoder(source: str | Path) -> PointEncoder:
     meta = read_meta(folder)
     try:
         spec = meta["encoder"]
-        encoder = build_encoder(spec["name"], **spec["settings"])
+        encoder = build_saved_encoder(spec)
     except (KeyError, TypeError, ConfigError) as error:
         raise WeightsError(f"{folder / CONFIG}: names no encoder known here ({error})") from error
     tensors = read_tensors(folder / WEIGHTS)

@@ -7,6 +7,10 @@ import os
 # Who started this process: read early, for it may be gone by the time that libraries are there.
 STARTER = os.getppid()
 
+# Encoders of the user's own that saved weights may need, comma-separated: `--code` writes it, so
+# that processes which are started later know them, too.
+CODE_VARIABLE = "PIXCLOUD_CODE"
+
 
 def available_cores() -> int:
     """Processor cores that this process may use."""

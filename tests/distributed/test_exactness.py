@@ -54,6 +54,14 @@ ENCODERS = {
     "pointnet": {"embed_dim": 32, "widths": [16, 16], "transforms": True},
     "dgcnn": {"k": 6, "embed_dim": 32, "widths": [16, 16, 16, 32]},
     "dgcnn_seg": {"k": 6, "embed_dim": 32, "widths": [16, 16, 16, 16, 16]},
+    "patch_transformer": {
+        "width": 12,
+        "depth": 1,
+        "heads": 3,
+        "groups": 8,
+        "group_size": 6,
+        "patch_widths": [8, 12, 16],
+    },
     "pct": {"k": 6, "embed_dim": 32, "channels": 8, "centres": [24, 12]},
 }
 # name: numbers of processes, encoder, settings over those above, how it is arranged
@@ -62,6 +70,7 @@ CASES: dict[str, tuple[tuple[int, ...], str, dict[str, Any], dict[str, Any]]] = 
     "dgcnn": ((1, 2, 4), "dgcnn", ADAM, {"precision": 64}),
     "dgcnn_seg": ((1, 2), "dgcnn_seg", {}, {"precision": 64}),
     "pct": ((1, 2), "pct", {}, {"precision": 64}),
+    "patches": ((1, 2), "patch_transformer", {}, {"precision": 64}),
     "accumulate": (
         *((1, 2), "pointnet", {"trainer": {"batch_size": 12, "accumulate": 2}}, {"precision": 64}),
     ),
@@ -75,8 +84,11 @@ CASES: dict[str, tuple[tuple[int, ...], str, dict[str, Any], dict[str, Any]]] = 
     "local": ((2,), "dgcnn", {"objective": {"negatives": "local"}}, {"precision": 64}),
 }
 # The clouds' head, and PCT's offset-attention: its columns sum up to 1, so that the bias of the
-# values reaches the BN as a constant, too.
-BEFORE_BN = ("point_head.0.bias", "averaged.head.0.bias", ".out.bias", ".value.bias")
+# values reaches the BN as a constant, too. So does what the patch transformer ends with.
+BEFORE_BN = (
+    *("point_head.0.bias", "averaged.head.0.bias", ".out.bias", ".value.bias"),
+    "point_encoder.norm.bias",
+)
 Records = dict[tuple[str, int], list[dict[str, Any]]]
 
 
@@ -136,7 +148,7 @@ def worst(
     ("case", "count"),
     [
         *(("pointnet", 2), ("pointnet", 4), ("dgcnn", 2), ("dgcnn", 4), ("dgcnn_seg", 2)),
-        *(("pct", 2), ("accumulate", 2), ("micro", 2), ("frozen micro", 2)),
+        *(("pct", 2), ("patches", 2), ("accumulate", 2), ("micro", 2), ("frozen micro", 2)),
         *(("stronger", 2), ("stronger micro", 2)),
     ],
 )

@@ -18,6 +18,14 @@ SMALL = {
     "pointnet": {"embed_dim": 16, "widths": [8, 12], "transforms": True},
     "dgcnn": {"k": 4, "embed_dim": 16, "widths": [8, 8, 8, 8]},
     "dgcnn_seg": {"k": 4, "embed_dim": 16, "widths": [8, 8, 8, 8, 8]},
+    "patch_transformer": {
+        "width": 12,
+        "depth": 2,
+        "heads": 3,
+        "groups": 6,
+        "group_size": 5,
+        "patch_widths": [4, 6, 8],
+    },
     "pct": {"k": 4, "embed_dim": 16, "channels": 4, "centres": [12, 8], "point_features": True},
 }
 every = pytest.mark.parametrize("name", sorted(ENCODERS))

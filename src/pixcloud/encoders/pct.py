@@ -119,7 +119,7 @@ class NeighbourhoodLayer(nn.Module):
         self, points: torch.Tensor, features: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Points (B, N, 3) with features (B, N, C) to kept points (B, M, 3) with (B, M, C')."""
-        kept = _start_at_farthest(points, self.count) if self.start == "farthest" else None
+        kept = farthest_from_centroid(points, self.count) if self.start == "farthest" else None
         kept = farthest_points(points, self.count) if kept is None else kept
         centres = rows(points, kept)
         neighbours = knn(points, self.k, centres)
@@ -169,7 +169,7 @@ def interpolated(points: torch.Tensor, centres: torch.Tensor, x: torch.Tensor) -
     return (rows(x, nearest) * weight[..., None]).sum(dim=2)
 
 
-def _start_at_farthest(points: torch.Tensor, count: int) -> torch.Tensor:
+def farthest_from_centroid(points: torch.Tensor, count: int) -> torch.Tensor:
     """Farthest points (B, M), from the point farthest from the centroid on."""
     distance = (points - points.mean(dim=1, keepdim=True)).square().sum(-1)
     first = distance.argmax(dim=1, keepdim=True)

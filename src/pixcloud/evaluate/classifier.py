@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from pixcloud.data.views import unit_sphere
-from pixcloud.encoders import PointEncoder, build_encoder
+from pixcloud.encoders import PointEncoder, build_saved_encoder
 from pixcloud.evaluate.augmentation import VOTE_STREAM, augmented_batch
 from pixcloud.evaluate.features import first_points, require_points
 from pixcloud.evaluate.saved_model import check_place, read_model, write_model
@@ -65,6 +65,7 @@ class PointClassifier(nn.Module):
         frozen: the encoder keeps its weights, and evaluation mode.
 
     Example:
+        >>> from pixcloud.encoders import build_encoder
         >>> model = PointClassifier(build_encoder("pointnet", embed_dim=16), ["cup", "mug"])
         >>> model.predict(torch.rand(3, 64, 3)).probabilities.shape
         (3, 2)
@@ -248,6 +249,7 @@ def load_classifier(folder: str | Path) -> PointClassifier:
         WeightsError: if none is there, it is damaged, or its weights do not fit.
 
     Example:
+        >>> from pixcloud.encoders import build_encoder
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp()) / "cups"
         >>> encoder = build_encoder("pointnet", embed_dim=16)
@@ -259,7 +261,7 @@ def load_classifier(folder: str | Path) -> PointClassifier:
     def build(meta: dict[str, Any]) -> PointClassifier:
         spec = meta["encoder"]
         return PointClassifier(
-            build_encoder(spec["name"], **spec["settings"]),
+            build_saved_encoder(spec),
             meta["classes"],
             head=meta["head"],
             dropout=meta["dropout"],

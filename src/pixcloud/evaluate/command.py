@@ -121,7 +121,7 @@ def _shared_encoder(name: str, world: World) -> PointEncoder:
     """What the first process loads, on all: a run lies on the disk of one machine, perhaps."""
     import torch
 
-    from pixcloud.encoders import build_encoder
+    from pixcloud.encoders import build_saved_encoder
     from pixcloud.export import load_encoder
 
     loaded: list[PointEncoder] = []
@@ -131,7 +131,7 @@ def _shared_encoder(name: str, world: World) -> PointEncoder:
         return loaded[0].spec
 
     spec = world.decide(load)
-    encoder = loaded[0] if loaded else build_encoder(spec["name"], **spec["settings"]).eval()
+    encoder = world.agree(lambda: loaded[0] if loaded else build_saved_encoder(spec).eval())
     if world.size > 1:
         weights = world.broadcast_tensors(encoder.state_dict() if world.first else None)
         encoder.load_state_dict(weights)

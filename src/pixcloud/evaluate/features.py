@@ -18,6 +18,7 @@ from torch import nn
 
 from pixcloud.distributed import ALONE, World
 from pixcloud.encoders.base import PointEncoder, unit_sphere
+from pixcloud.encoders.code import source_sha256
 from pixcloud.errors import ConfigError, DataError
 from pixcloud.evaluate.descriptor import ShapeDescriptor
 from pixcloud.evaluate.feature_cache import CachedFeatures, array_sha256, kept_features
@@ -135,6 +136,8 @@ def cached_features(
         "device": torch.device(device or _weight(encoder).device).type,
         **settings,
     }
+    if not kind.__module__.startswith("pixcloud."):
+        parts["code"] = source_sha256(kind)  # its author may be at work on it
 
     def compute() -> np.ndarray:
         return embed_clouds(

@@ -18,7 +18,7 @@ from torch import nn
 
 from pixcloud.data.shapenetpart import part_offsets
 from pixcloud.data.views import unit_sphere
-from pixcloud.encoders import PointEncoder, build_encoder
+from pixcloud.encoders import PointEncoder, build_saved_encoder
 from pixcloud.errors import ConfigError, DataError
 from pixcloud.evaluate.features import first_points, require_points
 from pixcloud.evaluate.saved_model import check_place, read_model, write_model
@@ -43,6 +43,7 @@ class PointSegmenter(nn.Module):
         ConfigError: if the encoder has no per-point features.
 
     Example:
+        >>> from pixcloud.encoders import build_encoder
         >>> encoder = build_encoder("dgcnn", k=4, embed_dim=16, widths=[8, 8, 8, 8])
         >>> model = PointSegmenter(encoder, {"mug": ["handle", "cup"], "cap": ["peak", "crown"]})
         >>> model.predict(torch.rand(3, 64, 3), ["mug", "cap", "cap"]).shape
@@ -242,6 +243,7 @@ def load_segmenter(folder: str | Path) -> PointSegmenter:
         WeightsError: if none is there, it is damaged, or its weights do not fit.
 
     Example:
+        >>> from pixcloud.encoders import build_encoder
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp()) / "cups"
         >>> encoder = build_encoder("dgcnn", k=4, embed_dim=16, widths=[8, 8, 8, 8])
@@ -253,7 +255,7 @@ def load_segmenter(folder: str | Path) -> PointSegmenter:
     def build(meta: dict[str, Any]) -> PointSegmenter:
         spec = meta["encoder"]
         return PointSegmenter(
-            build_encoder(spec["name"], **spec["settings"]),
+            build_saved_encoder(spec),
             meta["part_names"],
             dropout=meta["dropout"],
             num_points=meta["num_points"],

@@ -38,11 +38,7 @@ def linear_bn_max(x: torch.Tensor, weight: torch.Tensor, bn: nn.BatchNorm1d) -> 
         >>> linear_bn_max(torch.rand(2, 16, 4), torch.rand(8, 4), bn).shape
         torch.Size([2, 8])
     """
-    sign = torch.where(bn.weight >= 0, 1.0, -1.0).to(weight.dtype)
-    if recorded.recording():
-        extreme = recorded.linear_extreme(x, weight, sign)
-    else:
-        extreme = _on_cpu(x, weight, sign) if x.device.type == "cpu" else _anywhere(x, weight, sign)
+    extreme = _extreme(x, weight, torch.where(bn.weight >= 0, 1.0, -1.0).to(weight.dtype))
     if not bn.training:
         mean, var = running_statistics(bn)
     else:
@@ -51,6 +47,29 @@ def linear_bn_max(x: torch.Tensor, weight: torch.Tensor, bn: nn.BatchNorm1d) -> 
             mean, var = _linear_statistics(x.flatten(0, 1).to(weight.dtype), weight, bn)
     scale = bn.weight * torch.rsqrt(var + bn.eps)
     return extreme * scale + (bn.bias - mean * scale)
+
+
+def linear_max(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Maximum over the points of x W^T, by the same operator.
+
+    Args:
+        x: (B, N, C) per-point features.
+        weight: (D, C), no bias.
+
+    Returns:
+        (B, D).
+
+    Example:
+        >>> linear_max(torch.rand(2, 16, 4), torch.rand(8, 4)).shape
+        torch.Size([2, 8])
+    """
+    return _extreme(x, weight, torch.ones_like(weight[:, 0]))
+
+
+def _extreme(x: torch.Tensor, weight: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
+    if recorded.recording():
+        return recorded.linear_extreme(x, weight, sign)
+    return (_on_cpu if x.device.type == "cpu" else _anywhere)(x, weight, sign)
 
 
 def _anywhere(x: torch.Tensor, weight: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
