@@ -34,7 +34,7 @@ def faults(count: int, setting: Setting) -> Iterator[Fault]:
     from benchmarks.faults import saving
 
     # What each child would import by itself; a name that is not there is passed over.
-    late = "transformers.models.resnet.modeling_resnet"
+    late = "torch._dynamo"
     _CONTEXT.set_forkserver_preload(["benchmarks.faults.saving", late])
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([setting.seed, 1])))
     folder = setting.work / "checkpoints"
