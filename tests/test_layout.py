@@ -25,7 +25,7 @@ ORDER = [
     ("encoders",),
     ("heads",),
     ("losses",),
-    ("averaged", "objective"),
+    ("averaged", "earlier_pairs", "objective"),
     ("hub", "export", "export_tower", "optimizer", "schedule"),
     ("weight_files", "import_weights", "import_pictures"),
     ("checkpoint",),

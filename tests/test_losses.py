@@ -11,10 +11,10 @@ from pixcloud import losses
 from pixcloud.config import OptimConfig
 from pixcloud.encoders import build_encoder
 from pixcloud.encoders.image import ImageEncoder
-from pixcloud.losses import nt_xent
+from pixcloud.losses import nt_xent, relation_loss
 from pixcloud.objective import CrossModalObjective
 from pixcloud.optimizer import build_optimizer
-from reference.plain_ops import plain_contrast, plain_nt_xent
+from reference.plain_ops import plain_contrast, plain_nt_xent, plain_relation
 
 
 @pytest.mark.parametrize("kind", ["random", "equal", "opposite", "huge", "two"])
@@ -44,9 +44,11 @@ def test_nt_xent(kind: str, temperature: float) -> None:
 @pytest.mark.parametrize(
     "options", [{"between": True}, {"hardness": 1.5}, {"between": True, "hardness": 0.5}, {}]
 )
-def test_forms_of_contrast(kind: str, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("earlier", [0, 1, 6])
+def test_forms_of_contrast(kind: str, options: dict[str, Any], earlier: int) -> None:
     """Values and gradients, that of a learned temperature too."""
     torch.manual_seed(4)
+    memory = torch.randn(2, earlier, 4, dtype=torch.float64, requires_grad=True)
     a = torch.randn(5, 4, dtype=torch.float64)
     b = {"equal": a.clone(), "opposite": -a}.get(kind, torch.randn(5, 4, dtype=torch.float64))
     if kind == "two":
@@ -55,13 +57,18 @@ def test_forms_of_contrast(kind: str, options: dict[str, Any]) -> None:
     for way in (nt_xent, plain_contrast):
         given = a.clone(), b.clone(), torch.tensor(0.2, dtype=torch.float64)
         x, y, temperature = (value.requires_grad_() for value in given)
-        loss = way(x, y, temperature, **options)
+        loss = way(x, y, temperature, memory=tuple(memory), **options)
         results.append([loss, *torch.autograd.grad(loss, [x, y, temperature])])
     for ours, plain in zip(*results, strict=True):
         assert torch.allclose(ours, plain, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("options", [{}, {"between": True, "hardness": 0.5}])
+EARLIER = torch.arange(24.0, dtype=torch.float64).sin().view(2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"between": True, "hardness": 0.5, "memory": tuple(EARLIER)}]
+)
 def test_nt_xent_in_blocks_and_parts(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
@@ -78,6 +85,31 @@ def test_nt_xent_in_blocks_and_parts(
         assert torch.allclose(sum(parts), whole, rtol=1e-12)
         assert torch.allclose(grad, expected, rtol=1e-9, atol=1e-12)
         assert nt_xent(z[0], z[1], rows=slice(2, 2)).item() == 0
+
+
+@pytest.mark.parametrize("kind", ["random", "equal", "opposite", "two"])
+def test_relations(kind: str) -> None:
+    """Values and gradients of the clouds; pictures get none; parts over rows add up."""
+    torch.manual_seed(5)
+    z = torch.randn(6, 5, dtype=torch.float64)
+    h = {"equal": z.clone(), "opposite": -z}.get(kind, torch.randn(6, 3, dtype=torch.float64))
+    if kind == "two":
+        z, h = z[:2], h[:2]
+    z.requires_grad_(), h.requires_grad_()
+    ours, plain = relation_loss(z, h, 0.3), plain_relation(z, h, 0.3)
+    assert ours.item() == pytest.approx(plain.item(), rel=1e-12)
+    gradient = torch.autograd.grad(ours, [z, h], allow_unused=True)
+    torch.testing.assert_close(gradient[0], torch.autograd.grad(plain, z)[0], atol=1e-12, rtol=1e-9)
+    assert gradient[1] is None
+    parts = [relation_loss(z, h, 0.3, rows) for rows in (slice(0, 1), slice(1, None))]
+    assert sum(parts).item() == pytest.approx(ours.item(), rel=1e-12)  # type: ignore[union-attr]
+
+
+def test_relations_refuse() -> None:
+    with pytest.raises(ValueError, match="one picture for each cloud: 3 and 2"):
+        relation_loss(torch.rand(3, 4), torch.rand(2, 4))
+    with pytest.raises(ValueError, match="at least 2 pairs"):
+        relation_loss(torch.rand(1, 4), torch.rand(1, 4))
 
 
 def test_nt_xent_is_symmetric_and_permutes() -> None:
@@ -147,6 +179,39 @@ def test_objective_with_every_option() -> None:
     assert found["intra"].item() == pytest.approx((sum(intra) / 2).item())
     assert found["cross"].item() == pytest.approx((sum(cross) / 2).item())
     assert objective.measured() == pytest.approx({"temperature": 0.2, "cross_temperature": 0.3})
+
+
+def test_objective_with_earlier_pairs_and_relations() -> None:
+    """Of three steps with a memory of five pairs; evaluation adds nothing."""
+    objective = small_objective(queue=5, relation_weight=0.5, relation_temperature=0.4).double()
+    steps = torch.randn(3, 4, 3, 6, dtype=torch.float64)
+    kept: list[torch.Tensor] = []
+    for z in steps:
+        z1, z2, h = z.unbind(1)
+        past = torch.stack(kept[-5:]) if kept else torch.empty(0, 3, 6, dtype=torch.float64)
+        p1, p2, ph = past.unbind(1)
+        memory = (p1, p2), ((p1 + p2) / 2, ph)
+        for mode in (False, True):
+            found = objective.train(mode).losses(z)
+            intra = plain_contrast(z1, z2, 0.1, memory=memory[0])
+            cross = plain_contrast((z1 + z2) / 2, h, 0.1, memory=memory[1])
+            relation = plain_relation((z1 + z2) / 2, h, 0.4)
+            assert found["intra"].item() == pytest.approx(intra.item())
+            assert found["cross"].item() == pytest.approx(cross.item())
+            assert found["loss"].item() == pytest.approx((intra + cross + relation / 2).item())
+        kept += list(z)
+    assert objective.earlier is not None
+    objective.earlier.add(torch.arange(7.0).view(7, 1, 1).expand(7, 3, 6))  # more than it keeps
+    assert sorted(objective.earlier.rows()[:, 0, 0].tolist()) == [2, 3, 4, 5, 6]
+
+
+def test_objective_averages_several_pictures() -> None:
+    objective = small_objective()
+    views, pictures = torch.randn(2, 3, 9, 3), torch.rand(3, 2, 3, 16, 16)
+    objective.eval()
+    z = objective.project(*views, pictures.flatten(0, 1))
+    each = [objective.project_pictures(pictures[:, place]) for place in (0, 1)]
+    torch.testing.assert_close(z[:, 2], (each[0] + each[1]) / 2)
 
 
 def test_learned_temperatures_stay_in_bounds() -> None:

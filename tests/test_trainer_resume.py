@@ -84,8 +84,15 @@ def test_twelve_kills_change_no_bit(
 
 
 STRONGER = {
-    "objective": {"learn_temperature": True, "hardness": 0.5, "ema": 0.9, "teacher": True},
-    "views": {"crop": 0.5, "hole": 0.3, "stretch": 1.2, "dropout_fill": "others"},
+    "objective": {
+        "learn_temperature": True,
+        "hardness": 0.5,
+        "ema": 0.9,
+        "teacher": True,
+        "queue": 7,
+        "relation_weight": 0.5,
+    },
+    "views": {"pictures": 2, "crop": 0.5, "hole": 0.3, "stretch": 1.2, "dropout_fill": "others"},
 }
 
 

@@ -35,6 +35,8 @@ class ViewConfig:
             published, or others that stay, drawn at random, so that the mean is not pulled to one.
         normalize: at the end, centre each view and scale it to the unit sphere, as evaluation does
             with every cloud; scale and shift then change nothing.
+        pictures: how many pictures of each shape a step sees, different ones where there are as
+            many; the mean of their projections stands for them.
     """
 
     scale_low: float = 0.5
@@ -53,6 +55,7 @@ class ViewConfig:
     hole: float = 0.0
     dropout_fill: Literal["first", "others"] = "first"
     normalize: bool = False
+    pictures: int = 1
 
 
 @dataclass(kw_only=True)
@@ -81,6 +84,10 @@ class ObjectiveConfig:
         ema: share that the average of a cloud encoder's weights keeps at each step (it starts
             lower); that average is what is probed and exported. 0 keeps none.
         teacher: compare each view with the other one as the averaged encoder sees it.
+        queue: the projections of so many earlier pairs are further negatives; 0 keeps none.
+        relation_weight: weight of a third loss by which clouds shall be alike where their pictures
+            are (distillation of relations); 0 has none.
+        relation_temperature: temperature of that loss.
     """
 
     temperature: float = 0.1
@@ -98,3 +105,6 @@ class ObjectiveConfig:
     hardness: float = 0.0
     ema: float = 0.0
     teacher: bool = False
+    queue: int = 0
+    relation_weight: float = 0.0
+    relation_temperature: float = 0.1

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from pixcloud.averaged import AveragedEncoder
 from pixcloud.distributed import ALONE, World
+from pixcloud.earlier_pairs import EarlierPairs
 from pixcloud.encoders.base import PointEncoder
 from pixcloud.encoders.image import ImageEncoder
 from pixcloud.heads import ProjectionHead
-from pixcloud.losses import nt_xent
+from pixcloud.losses import nt_xent, relation_loss
 from pixcloud.ranges import LEARNED_TEMPERATURES
+
+Sides = Callable[[torch.Tensor], list[tuple[torch.Tensor, torch.Tensor]]]
 
 
 class CrossModalObjective(nn.Module):
@@ -49,6 +53,11 @@ class CrossModalObjective(nn.Module):
         teacher: with t1, t2 the projections of the averaged encoder, intra is
             (NTXent(z1, t2) + NTXent(z2, t1)) / 2, as in MoCo v3 (Chen et al. 2021,
             arXiv:2104.02057).
+        queue: of so many earlier pairs the projections are further negatives of both losses, see
+            `EarlierPairs`; 0 keeps none. In evaluation mode they are used and not added to.
+        relation_weight: of a third loss, "relation", which is `relation_loss` of (z1 + z2) / 2
+            and h; with 0 there is none.
+        relation_temperature: of that loss.
 
     Example:
         >>> from pixcloud.encoders import build_encoder
@@ -80,6 +89,9 @@ class CrossModalObjective(nn.Module):
         hardness: float = 0.0,
         ema: float = 0.0,
         teacher: bool = False,
+        queue: int = 0,
+        relation_weight: float = 0.0,
+        relation_temperature: float = 0.1,
     ) -> None:
         super().__init__()
         self.point_encoder = point_encoder
@@ -103,6 +115,9 @@ class CrossModalObjective(nn.Module):
         if ema:
             self.averaged = AveragedEncoder(point_encoder, self.point_head, ema, teacher)
         self.teacher = teacher
+        vectors = 5 if teacher else 3
+        self.earlier = EarlierPairs(queue, vectors, projection_dim) if queue else None
+        self.relation = (relation_weight, relation_temperature)
 
     @property
     def exported(self) -> tuple[PointEncoder, ProjectionHead]:
@@ -125,10 +140,14 @@ class CrossModalObjective(nn.Module):
         """Two views (B, N, 3) of each cloud and a picture (B, 3, H, W) of it to (B, 3, P).
 
         Both views go through the encoder at once, so that its batch statistics cover all 2B. With
-        a teacher they are (B, 5, P): its projections of both views are the last.
+        a teacher they are (B, 5, P): its projections of both views are the last. Of several
+        pictures of each cloud, (B m, 3, H, W), the mean of the projections is taken.
         """
         views = torch.cat([view1, view2])
-        z = [*self.project_clouds(views).chunk(2), self.project_pictures(pictures)]
+        h = self.project_pictures(pictures)
+        if len(h) > len(view1):
+            h = h.unflatten(0, (len(view1), -1)).mean(dim=1)
+        z = [*self.project_clouds(views).chunk(2), h]
         if self.averaged is not None and self.teacher:
             z += self.averaged.project(views).chunk(2)
         return torch.stack(z, dim=1)
@@ -156,7 +175,7 @@ class CrossModalObjective(nn.Module):
         return {"loss": loss}
 
     def losses(
-        self, z: torch.Tensor, log_temperature: torch.Tensor | None = None
+        self, z: torch.Tensor, log_temperature: torch.Tensor | None = None, parts: int = 1
     ) -> dict[str, torch.Tensor]:
         """Projections (B, 3, P) of both views and the picture of each pair to the losses.
 
@@ -165,6 +184,7 @@ class CrossModalObjective(nn.Module):
         Args:
             z: as `project` gives them.
             log_temperature: (2,) to take instead of the learned ones.
+            parts: micro-batches that these rows come from, of which each process has its share.
         """
         if z.dtype in (torch.bfloat16, torch.float16):
             z = z.float()
@@ -178,29 +198,49 @@ class CrossModalObjective(nn.Module):
                 z = self.world.gather_with_gradient(z)
             learned = self.log_temperature if log_temperature is None else log_temperature
             sharp = self.temperatures if learned is None else learned.exp().unbind()
-            intra = self._intra(z, sharp[0], own) * share
-            cross = self._cross(z, sharp[1], own) * share
-        loss = self.intra_weight * intra + self.cross_weight * cross
-        return {"loss": loss, "intra": intra, "cross": cross}
+            past = None if self.earlier is None else self.earlier.rows()
+            intra = self._contrast(0, self._views, z, past, sharp[0], own) * share
+            cross = self._contrast(1, self._modes, z, past, sharp[1], own) * share
+            found = {"intra": intra, "cross": cross}
+            loss = self.intra_weight * intra + self.cross_weight * cross
+            weight, temperature = self.relation
+            if weight:
+                cloud, picture = z[:, :2].mean(dim=1), z[:, 2]
+                found["relation"] = relation_loss(cloud, picture, temperature, own) * share
+                loss = loss + weight * found["relation"]
+            if self.earlier is not None and self.training:
+                # In the order of the batch, whichever process had which of its pairs.
+                shares = z.detach().unflatten(0, (self.world.size, parts, -1))
+                self.earlier.add(shares.transpose(0, 1).flatten(0, 2))
+        return {"loss": loss, **found}
 
-    def _intra(
-        self, z: torch.Tensor, temperature: float | torch.Tensor, own: slice | None
+    def _contrast(
+        self,
+        which: int,
+        sides: Sides,
+        z: torch.Tensor,
+        past: torch.Tensor | None,
+        temperature: float | torch.Tensor,
+        own: slice | None,
     ) -> torch.Tensor:
+        """The mean of one loss over what stands for each pair's sides, now and earlier."""
+        now = sides(z)
+        before = [None] * len(now) if past is None else sides(past)
+        losses = [
+            self.contrasts[which](*pair, temperature, own, memory=memory)
+            for pair, memory in zip(now, before, strict=True)
+        ]
+        return losses[0] if len(losses) == 1 else (losses[0] + losses[1]) / 2
+
+    def _views(self, z: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """What intra compares, of projections (B, 3, P) or (B, 5, P)."""
         z1, z2, _, *targets = z.unbind(1)
-        contrast = self.contrasts[0]
-        if not targets:
-            return contrast(z1, z2, temperature, own)
-        t1, t2 = targets
-        return (contrast(z1, t2, temperature, own) + contrast(z2, t1, temperature, own)) / 2
+        return [(z1, targets[1]), (z2, targets[0])] if targets else [(z1, z2)]
 
-    def _cross(
-        self, z: torch.Tensor, temperature: float | torch.Tensor, own: slice | None
-    ) -> torch.Tensor:
+    def _modes(self, z: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """What cross compares."""
         z1, z2, h = z.unbind(1)[:3]
-        contrast = self.contrasts[1]
-        if self.cross_views == "mean":
-            return contrast((z1 + z2) / 2, h, temperature, own)
-        return (contrast(z1, h, temperature, own) + contrast(z2, h, temperature, own)) / 2
+        return [((z1 + z2) / 2, h)] if self.cross_views == "mean" else [(z1, h), (z2, h)]
 
     @torch.no_grad()
     def after_step(self) -> None:

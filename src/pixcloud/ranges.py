@@ -30,10 +30,14 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "views.stretch": (1, 1000, True),
     "views.crop": (0, 0.95, True),
     "views.hole": (0, 0.95, True),
+    "views.pictures": (1, 1024, True),
     "objective.temperature": (0, 1e6, False),
     "objective.cross_temperature": (0, 1e6, True),
     "objective.hardness": (0, 1000, True),
     "objective.ema": (0, 0.99999, True),
+    "objective.queue": (0, 1 << 24, True),
+    "objective.relation_weight": (0, 1e6, True),
+    "objective.relation_temperature": (0, 1e6, False),
     "objective.intra_weight": (0, 1e6, True),
     "objective.cross_weight": (0, 1e6, True),
     "objective.projection_dim": (1, 1 << 20, True),
@@ -146,6 +150,11 @@ def check_objective(flat: dict[str, Any]) -> None:
         raise ConfigError(
             "objective.teacher = True: the teacher is the averaged encoder; set objective.ema to "
             "more than 0, such as 0.99"
+        )
+    if flat["objective.queue"] and flat["objective.negatives"] == "local":
+        raise ConfigError(
+            "objective.queue: earlier pairs are those of all processes; set objective.negatives to "
+            "global, or objective.queue to 0"
         )
     if not flat["objective.learn_temperature"]:
         return

@@ -100,15 +100,15 @@ class Step:
         z.requires_grad_()
         # Learned temperatures get their gradient in the second pass too, where it is gathered.
         learned = self.objective.log_temperature
-        given = [] if learned is None else [learned.detach().clone().requires_grad_()]
-        losses = self.objective.losses(z, *given)
+        given = None if learned is None else learned.detach().clone().requires_grad_()
+        losses = self.objective.losses(z, given, parts=len(parts))
         losses["loss"].backward()
         assert z.grad is not None
-        pulls = [temperature.grad for temperature in given]
+        pulls = [] if given is None or given.grad is None else [given.grad]
         for number, (part, state) in enumerate(zip(parts, states, strict=True)):
             restore_generators(state)
             upstream = z.grad[number * self.micro_batch :][: self.micro_batch]
-            shares = [pull / len(parts) for pull in pulls if pull is not None]
+            shares = [pull / len(parts) for pull in pulls]
             with self.parallel.gathering(last and number + 1 == len(parts)):
                 surrogate = self.parallel(*self._views(part), upstream, *shares)
                 (surrogate["loss"] * share).backward()

@@ -61,8 +61,8 @@ class PairSample(NamedTuple):
     """A shape and one picture of it with the random numbers of its augmentation, stage 2.
 
     sample_index: place in the sorted data set; points (V, N, 3) float32, the points that each of
-    the V = 2 views starts from; picture (3, H, W) uint8 RGB composited on white; draws: name to
-    array, see `pixcloud.data.views.draw_pair`.
+    the V = 2 views starts from; picture (3, H, W) uint8 RGB composited on white, or (m, 3, H, W)
+    where a step sees several; draws: name to array, see `pixcloud.data.views.draw_pair`.
     """
 
     sample_index: int
@@ -74,8 +74,8 @@ class PairSample(NamedTuple):
 class PairBatch(NamedTuple):
     """B pairs on their way to the device, stage 3.
 
-    sample_index (B,) int64; points (B, V, N, 3) float32; pictures (B, 3, H, W) uint8;
-    draws: each of `PairSample.draws` with a leading axis B.
+    sample_index (B,) int64; points (B, V, N, 3) float32; pictures (B, 3, H, W) uint8, or
+    (B, m, 3, H, W); draws: each of `PairSample.draws` with a leading axis B.
     """
 
     sample_index: torch.Tensor

@@ -12,7 +12,7 @@ import torch
 from conftest import write_ply
 from pixcloud.config import DataConfig, ViewConfig
 from pixcloud.data import loading, sources
-from pixcloud.data.views import ORDER_STREAM, generator
+from pixcloud.data.views import ORDER_STREAM, augment_pictures, generator
 from pixcloud.errors import ConfigError, FileFormatError
 
 
@@ -56,6 +56,24 @@ def test_shapes(pair_tree: Path) -> None:
         "order": (4,),
         "flip": (4,),
     }
+
+
+def test_several_pictures(pair_tree: Path) -> None:
+    """The first one is that of a run with one; then different ones, until all are used."""
+    pairs, many = dataset(pair_tree), dataset(pair_tree)
+    available = len(pairs.pairs[0].pictures)
+    many.views = ViewConfig(pictures=available + 1)
+    order = loading.PairOrder(len(pairs), 4, epochs=1, seed=0)
+    one, several = (next(iter(loading.pair_batches(d, order, 0))) for d in (pairs, many))
+    assert several.pictures.shape == (4, available + 1, 3, 24, 24)
+    assert several.draws["order"].shape == (4, available + 1)
+    assert torch.equal(several.pictures[:, 0], one.pictures)
+    assert torch.equal(several.draws["factors"][:, 0], one.draws["factors"])
+    assert all(len(p[:-1].unique(dim=0)) == available for p in several.pictures)
+    augmented = augment_pictures(several.pictures, several.draws)
+    assert augmented.shape == (4 * (available + 1), 3, 24, 24)
+    alone = augment_pictures(one.pictures, one.draws)
+    torch.testing.assert_close(augmented[:: available + 1], alone)
 
 
 def test_each_sample_once_per_epoch_and_orders_differ() -> None:

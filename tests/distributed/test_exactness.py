@@ -47,8 +47,10 @@ STRONGER = {
         "hardness": 0.5,
         "ema": 0.9,
         "teacher": True,
+        "queue": 30,
+        "relation_weight": 0.5,
     },
-    "views": {"crop": 0.5, "hole": 0.3, "stretch": 1.2, "dropout_fill": "others"},
+    "views": {"pictures": 2, "crop": 0.5, "hole": 0.3, "stretch": 1.2, "dropout_fill": "others"},
 }
 ENCODERS = {
     "pointnet": {"embed_dim": 32, "widths": [16, 16], "transforms": True},

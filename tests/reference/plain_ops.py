@@ -159,22 +159,41 @@ def plain_contrast(
     *,
     between: bool = False,
     hardness: float = 0.0,
+    memory: tuple[torch.Tensor, torch.Tensor] = (torch.empty(0), torch.empty(0)),
 ) -> torch.Tensor:
     """Row by row, with weights of the negatives as Robinson et al. 2021 have them."""
-    z, count = [*a, *b], len(a)
+    count, earlier = len(a), len(memory[0])
+    z = [*a, *b, *memory[0].detach(), *memory[1].detach()]
+    sides = [0] * count + [1] * count + [0] * earlier + [1] * earlier
     total = torch.zeros((), dtype=a.dtype)
     for i in range(2 * count):
         cosines = [torch.dot(z[i], other) / (z[i].norm() * other.norm()) for other in z]
         j = (i + count) % (2 * count)
-        others = [n for n in range(2 * count) if n not in (i, j)]
+        others = [n for n in range(len(z)) if n not in (i, j)]
         if between:
-            others = [n for n in others if n // count != i // count]
+            others = [n for n in others if sides[n] != sides[i]]
         weights = torch.stack([(hardness * cosines[n]).exp() for n in others])
         weights = weights / weights.mean()
         own = (cosines[j] / temperature).exp()
         rest = torch.stack([(cosines[n] / temperature).exp() for n in others])
         total = total - torch.log(own / (own + (weights * rest).sum()))
     return total / (2 * count)
+
+
+def plain_relation(
+    clouds: torch.Tensor, pictures: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Row by row: the cross-entropy between two softmaxes over all other pairs."""
+    total = torch.zeros((), dtype=clouds.dtype)
+    for i in range(len(clouds)):
+        others = [j for j in range(len(clouds)) if j != i]
+        q, p = (
+            torch.stack([F.cosine_similarity(z[i], z[j], dim=0) / temperature for j in others])
+            for z in (clouds, pictures.detach())
+        )
+        p, q = p.exp() / p.exp().sum(), q.exp() / q.exp().sum()
+        total = total - (p * q.log()).sum()
+    return total / len(clouds)
 
 
 def plain_cut(

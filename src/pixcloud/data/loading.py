@@ -21,7 +21,7 @@ from pixcloud.types import PairBatch, PairSample
 
 
 class PairDataset(Dataset[PairSample | PixCloudError]):
-    """Reads the sample (epoch, index): the cloud once, one picture once.
+    """Reads the sample (epoch, index): the cloud once, each of its pictures once.
 
     A sample that cannot be read becomes its error, so that the words of it arrive unchanged from
     whichever process read it; `pair_batches` raises it.
@@ -70,8 +70,12 @@ class PairDataset(Dataset[PairSample | PixCloudError]):
             num_points=self.data.num_points,
             pictures=len(pair.pictures),
         )
-        name = pair.pictures[int(draws.pop("choice"))]
-        picture = read_picture(Path(pair.folder) / name, size=self.data.picture_size)
+        choice = draws.pop("choice")
+        pictures = [
+            read_picture(Path(pair.folder) / pair.pictures[place], size=self.data.picture_size)
+            for place in choice.flat
+        ]
+        picture = np.stack(pictures) if choice.ndim else pictures[0]
         return PairSample(index, stored[draws.pop("subset")], picture, draws)
 
 

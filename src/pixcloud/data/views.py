@@ -24,8 +24,8 @@ VIEWS = 2
 JITTER_ORDERS = tuple(itertools.permutations(range(3)))
 
 # Streams of one sample: one for each view of the cloud and one for the picture; the order of an
-# epoch has one more of its sample 0. Their numbers are part of what a seed means, so they never
-# change.
+# epoch has one more of its sample 0; further pictures have the ones behind it. Their numbers are
+# part of what a seed means, so they never change.
 PICTURE_STREAM = VIEWS
 ORDER_STREAM = VIEWS + 1
 
@@ -63,7 +63,8 @@ def draw_pair(
         as shares of the extent; jitter (V, N, 3) in units of the sphere's radius; drop (V, N)
         bool; choice (), the picture; factors (3,) of brightness, contrast and saturation; order
         (), a place in `JITTER_ORDERS`; flip () bool. Real numbers are float32. Where the config
-        asks for them, also what `_draw_cuts` returns, with a leading axis V.
+        asks for them, also what `_draw_cuts` returns, with a leading axis V. With several pictures
+        (`views.pictures`) choice, factors, order and flip have a leading axis for them.
 
     Example:
         >>> draws = draw_pair(ViewConfig(), seed=0, epoch=0, index=7,
@@ -76,13 +77,30 @@ def draw_pair(
         for view in range(VIEWS)
     ]
     draws = {name: np.stack([view[name] for view in views]) for name in views[0]}
-    rng = generator(seed, epoch, index, PICTURE_STREAM)
-    draws["choice"] = np.asarray(rng.integers(pictures))
+    # Further pictures have streams of their own, so that the first one is what it is alone.
+    streams = [PICTURE_STREAM, *range(ORDER_STREAM + 1, ORDER_STREAM + config.pictures)]
+    chosen: list[dict[str, np.ndarray]] = []
+    left = list(range(pictures))
+    for stream in streams:
+        left = left or list(range(pictures))
+        chosen.append(_draw_picture(config, generator(seed, epoch, index, stream), left))
+    if config.pictures == 1:
+        return draws | chosen[0]
+    return draws | {name: np.stack([one[name] for one in chosen]) for name in chosen[0]}
+
+
+def _draw_picture(
+    config: ViewConfig, rng: np.random.Generator, left: list[int]
+) -> dict[str, np.ndarray]:
+    """One of the pictures `left`, from which it is taken, and what is done to it."""
+    choice = left.pop(int(rng.integers(len(left))))
     spread = np.array([config.brightness, config.contrast, config.saturation])
-    draws["factors"] = rng.uniform(1 - spread, 1 + spread).astype(np.float32)
-    draws["order"] = np.asarray(rng.integers(len(JITTER_ORDERS)))
-    draws["flip"] = np.asarray(rng.random() < config.flip)
-    return draws
+    return {
+        "choice": np.asarray(choice),
+        "factors": rng.uniform(1 - spread, 1 + spread).astype(np.float32),
+        "order": np.asarray(rng.integers(len(JITTER_ORDERS))),
+        "flip": np.asarray(rng.random() < config.flip),
+    }
 
 
 def _draw_view(
@@ -196,14 +214,19 @@ def augment_pictures(pictures: torch.Tensor, draws: dict[str, torch.Tensor]) -> 
     The tower normalises, because towers differ in what they expect.
 
     Args:
-        pictures: (B, 3, H, W) uint8 RGB.
+        pictures: (B, 3, H, W) uint8 RGB, or (B, m, 3, H, W) of several of each shape.
         draws: of `draw_pair`, each with a leading axis B, on the same device.
 
     Returns:
-        (B, 3, H, W) float32.
+        (B, 3, H, W) float32, or (B m, 3, H, W), those of a shape one after the other.
     """
     import torch
     from kornia import enhance
+
+    if pictures.dim() == 5:
+        names = ("factors", "order", "flip")
+        draws = {name: draws[name].flatten(0, 1) for name in names}
+        pictures = pictures.flatten(0, 1)
 
     adjust = (
         enhance.adjust_brightness_accumulative,
