@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from conftest import write_pair_tree
 from pixcloud import cli, save_encoder
 from pixcloud.data.modelnet import write_modelnet
 from pixcloud.encoders import build_encoder
 from pixcloud.evaluate import training_command
+from pixcloud.evaluate.metrics import mcnemar_exact
 from pixcloud.evaluate.protocols import PROTOCOLS
 from pixcloud.evaluate.results import ResultRow, append_rows, noting, read_rows
 from pixcloud.evaluate.training_settings import FinetuneConfig
@@ -194,6 +196,71 @@ def test_what_cannot_be_done_is_skipped_and_said(
     code, _, err = evaluate(*words, "--protocols", "[probe]", capsys=capsys)
     assert code == 2
     assert "error: probe: " in err
+
+
+def test_several_encoders(
+    encoder: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each number of each with its paired test, recomputed here from what was kept."""
+    out, other = tmp_path / "r.jsonl", tmp_path / "other"
+    torch.manual_seed(1)
+    save_encoder(other, build_encoder("pointnet", embed_dim=16, widths=[8, 8]))
+    words = (encoder, "--data.source", labelled, "--out", out, "--against", f"[{other}]")
+    words += ("--table", tmp_path / "table.md")
+    code, shown, err = evaluate(*words, capsys=capsys)
+    assert code == 0, err
+    assert f"2/3 fewshot of {other}" in err
+    assert "Side by side" in shown
+    rows = read_rows(out)
+    kept = [row for row in rows if row.metric == "accuracy" and row.protocol == rows[0].protocol]
+    assert [row.encoder for row in kept] == [str(encoder), str(other)]
+    scores = [np.load(tmp_path / row.extra["outcomes"])["scores"] for row in kept]
+    assert [found.mean() for found in scores] == pytest.approx([row.value for row in kept])
+    assert all(row.value == pytest.approx(_kept_mean(tmp_path, row)) for row in _with_kept(rows))
+    table = (tmp_path / "table.md").read_text()
+    p = mcnemar_exact(*(found.astype(int) for found in scores[::-1]), np.ones(24, int))
+    gain = 100 * (scores[1] - scores[0]).mean()
+    lines = [each for each in table.splitlines() if kept[0].protocol in each]
+    line = next(each for each in lines if str(other) in each)
+    assert f"| {gain:+.1f} |" in line
+    assert f"| {p:.2g} (McNemar exact) |" in line
+    assert "sign flips" in table
+    assert "untrained" not in table
+    # again: read from the file; without what was kept there is no test
+    assert evaluate(*words, capsys=capsys)[:2] == (0, shown)
+    (tmp_path / kept[1].extra["outcomes"]).write_bytes(b"PK\x03\x04")
+    evaluate(*words, capsys=capsys)
+    assert (tmp_path / "table.md").read_text().count("outcomes not kept") == 1
+
+
+def _with_kept(rows: list[ResultRow]) -> list[ResultRow]:
+    found = [row for row in rows if "outcomes" in row.extra and "mAP" not in row.metric]
+    assert len(found) == 2 * (2 + 1 + 3)  # of each encoder: probe, few-shot, recall
+    return found
+
+
+def _kept_mean(folder: Path, row: ResultRow) -> float:
+    return float(np.load(folder / row.extra["outcomes"])["scores"].mean())
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--against", "[{encoder}]"), "against: {encoder} is given twice"),
+        (("--table", "t.md"), "table: it compares encoders; name others by --against"),
+    ],
+)
+def test_what_cannot_be_compared(
+    words: tuple[str, str],
+    expected: str,
+    encoder: Path,
+    labelled: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = [word.format(encoder=encoder) for word in words]
+    code, _, err = evaluate(encoder, "--data.source", labelled, *given, capsys=capsys)
+    assert code == 2
+    assert expected.format(encoder=encoder) in err
 
 
 def test_notes(tmp_path: Path) -> None:

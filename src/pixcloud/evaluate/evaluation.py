@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pixcloud._version import __version__
+from pixcloud.atomic import write_text
 from pixcloud.errors import ConfigError, DataError, WeightsError
 from pixcloud.evaluate.command import results_file
 from pixcloud.evaluate.evaluation_settings import EvaluateConfig
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from pixcloud.evaluate.protocols import Protocol
     from pixcloud.evaluate.results import ResultRow
+    from pixcloud.evaluate.side_by_side import SideBySide
 
 # Key of the mark in a row.
 REQUEST = "request"
@@ -34,10 +36,14 @@ WITHOUT_EFFECT = ("encoder", "out", "data", "cache", "threads")
 
 @dataclass(kw_only=True)
 class EvaluationResult:
-    """rows by protocol; skipped: protocol to the reason; printing it shows a table for each."""
+    """rows by protocol; skipped: protocol to the reason; comparison: of several encoders.
+
+    Printing it shows a table for each protocol, and the comparison.
+    """
 
     rows: dict[str, list[ResultRow]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    comparison: SideBySide | None = None
 
     def __rich_console__(self, console: Any, options: Any) -> Iterator[RenderableType]:
         from rich.text import Text
@@ -46,6 +52,8 @@ class EvaluationResult:
 
         for name, rows in self.rows.items():
             yield PROTOCOLS[name].table(rows, PROTOCOLS[name].title)
+        if self.comparison is not None:
+            yield self.comparison
         for name, why in self.skipped.items():
             yield Text(f"{name} skipped: {why}")
 
@@ -66,35 +74,61 @@ def evaluate_encoder(config: EvaluateConfig) -> EvaluationResult:
     Example:
         >>> evaluate_encoder(EvaluateConfig(encoder="runs/demo"))  # doctest: +SKIP
     """
-    from pixcloud.data.sources import holds
-    from pixcloud.evaluate.protocols import PROTOCOLS, chosen_protocols
+    from pixcloud.evaluate.side_by_side import side_by_side
 
-    out, names = results_file(config.out, config.encoder), chosen_protocols(config.protocols)
-    has_pairs, has_labels = holds(config.data.source)
-    result = EvaluationResult()
-    fingerprint = _fingerprint(config, has_pairs, has_labels)
-    for number, name in enumerate(names, start=1):
-        protocol = PROTOCOLS[name]
-        _say(f"{number}/{len(names)} {name}")
-        try:
-            if not has_labels and (protocol.needs == "labels" or not has_pairs):
-                raise ConfigError(f"{config.data.source} holds no labelled clouds")
-            result.rows[name] = _rows(protocol, name, config, fingerprint, out)
-        except (ConfigError, DataError, WeightsError) as error:
-            if config.protocols:
-                raise type(error)(f"{name}: {error}") from error
-            result.skipped[name] = str(error)
-            _say(f"{name} skipped: {error}")
+    out, encoders = results_file(config.out, config.encoder), [config.encoder, *config.against]
+    if twice := [name for name in encoders if encoders.count(name) > 1]:
+        raise ConfigError(f"against: {twice[0]} is given twice; name other encoders")
+    if config.table and not config.against:
+        raise ConfigError("table: it compares encoders; name others by --against")
+    result, found = EvaluationResult(), {}
+    for name in encoders:
+        one = dataclasses.replace(config, encoder=name, out=str(out))
+        found[name] = _evaluate(one, out, result, len(encoders) > 1)
     if not result.rows:
         reasons = "; ".join(f"{name}: {why}" for name, why in result.skipped.items())
         raise ConfigError(f"nothing could be evaluated: {reasons}")
+    if len(encoders) > 1:
+        result.comparison = side_by_side(found, out.parent)
+    if config.table:
+        assert result.comparison is not None
+        write_text(Path(config.table).expanduser(), result.comparison.markdown())
+        _say(f"table written to {config.table}")
     return result
+
+
+def _evaluate(
+    config: EvaluateConfig, out: Path, result: EvaluationResult, several: bool
+) -> list[ResultRow]:
+    """All protocols of one encoder, added to the result; its rows."""
+    from pixcloud.data.sources import holds
+    from pixcloud.evaluate.protocols import PROTOCOLS, chosen_protocols
+
+    names, of = chosen_protocols(config.protocols), f" of {config.encoder}" if several else ""
+    has_pairs, has_labels = holds(config.data.source)
+    fingerprint, own = _fingerprint(config, has_pairs, has_labels), []
+    for number, name in enumerate(names, start=1):
+        protocol = PROTOCOLS[name]
+        _say(f"{number}/{len(names)} {name}{of}")
+        try:
+            if not has_labels and (protocol.needs == "labels" or not has_pairs):
+                raise ConfigError(f"{config.data.source} holds no labelled clouds")
+            rows = _rows(protocol, name, config, fingerprint, out)
+            result.rows.setdefault(name, []).extend(rows)
+            own += rows
+        except (ConfigError, DataError, WeightsError) as error:
+            if config.protocols:
+                raise type(error)(f"{name}{of}: {error}") from error
+            result.skipped[f"{name}{of}"] = str(error)
+            _say(f"{name}{of} skipped: {error}")
+    return own
 
 
 def _rows(
     protocol: Protocol, name: str, config: EvaluateConfig, fingerprint: dict[str, str], out: Path
 ) -> list[ResultRow]:
     """The protocol's rows: those that are in the file, or new ones."""
+    from pixcloud.evaluate.outcomes import keeping_outcomes
     from pixcloud.evaluate.results import noting, read_rows
 
     settings = protocol.settings(config)
@@ -108,7 +142,7 @@ def _rows(
     if found := there():
         _say(f"{name}: {len(found)} rows of the same weights, data and settings are in {out}")
         return found
-    with noting(**{REQUEST: request}):
+    with noting(**{REQUEST: request}), keeping_outcomes():
         protocol.run(settings)
     return there()
 

@@ -39,6 +39,9 @@ class EvaluateConfig:
         optim: of `pixcloud finetune` and `segment`.
         augment: of `pixcloud finetune` and `segment`.
         baseline: of `pixcloud finetune` and `segment`.
+        against: other encoders, which go through the same; a table then compares each with the
+            first by paired tests.
+        table: Markdown file for that table.
         out: file to append the results to; the run's results.jsonl where the encoder is a run,
             else results.jsonl beside the encoder, or here for one from the Hub. What it holds
             already, of the same weights, data and settings, is shown and not computed again.
@@ -56,4 +59,6 @@ class EvaluateConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     baseline: Literal["none", "scratch"] = "none"
+    against: list[str] = field(default_factory=list)
+    table: str = ""
     out: str = ""

@@ -30,6 +30,7 @@ from pixcloud.evaluate.few_shot_folds import (
     store_folds,
 )
 from pixcloud.evaluate.metrics import accuracy, mean_interval, sign_flip_test
+from pixcloud.evaluate.outcomes import Outcomes
 from pixcloud.evaluate.probe import untrained
 from pixcloud.evaluate.results import ResultRow, append_rows
 from pixcloud.evaluate.splits import check_splits
@@ -283,6 +284,7 @@ def _row(
         encoder_sha256=weights_sha256(encoder),
         settings=details,
         seconds=round(seconds, 3),
+        outcomes=Outcomes(shares, f"trials {folds.sha256}"),
     )
 
 

@@ -36,6 +36,7 @@ from pixcloud.evaluate.metrics import (
     mcnemar_exact,
     wilson_interval,
 )
+from pixcloud.evaluate.outcomes import Outcomes, units_of
 from pixcloud.evaluate.predictions import ProbeResult, save_predictions
 from pixcloud.evaluate.probe import untrained
 from pixcloud.evaluate.results import ResultRow, append_rows
@@ -254,7 +255,8 @@ def _add_rows(
     n = len(test.labels)
     for label, predicted in predictions.items():
         result.predictions[name, label] = predicted
-        right = int(correct_predictions(predicted, test.labels).sum())
+        correct = correct_predictions(predicted, test.labels)
+        right = int(correct.sum())
         metrics: dict[str, tuple[float, tuple[float, float] | None]] = {
             "accuracy": (right / n, wilson_interval(right, n)),
             "class_mean_accuracy": (class_mean_accuracy(predicted, test.labels), None),
@@ -273,6 +275,7 @@ def _add_rows(
                 encoder_sha256=weights_sha256(encoder),
                 settings=dict(details),
                 seconds=round(tested.seconds, 3),
+                outcomes=Outcomes(correct, units_of(test)) if interval else None,
             )
             for metric, (value, interval) in metrics.items()
         ]

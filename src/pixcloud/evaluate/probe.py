@@ -34,6 +34,7 @@ from pixcloud.evaluate.metrics import (
     mcnemar_exact,
     wilson_interval,
 )
+from pixcloud.evaluate.outcomes import Outcomes, units_of
 from pixcloud.evaluate.predictions import ProbeResult, save_predictions
 from pixcloud.evaluate.results import ResultRow, append_rows
 from pixcloud.evaluate.settings import ProbeSettings
@@ -300,8 +301,8 @@ def _rows(
     details: dict[str, Any],
     seconds: float,
 ) -> list[ResultRow]:
-    right = int(correct_predictions(fit.predictions, test.labels).sum())
-    n = len(test.labels)
+    correct = correct_predictions(fit.predictions, test.labels)
+    right, n = int(correct.sum()), len(test.labels)
     measured: dict[str, tuple[float, tuple[float, float] | None]] = {
         "accuracy": (right / n, wilson_interval(right, n)),
         "class_mean_accuracy": (class_mean_accuracy(fit.predictions, test.labels), None),
@@ -320,6 +321,7 @@ def _rows(
             encoder_sha256=sha256,
             settings=details,
             seconds=round(seconds, 3),
+            outcomes=Outcomes(correct, units_of(test)) if interval else None,
         )
         for metric, (value, interval) in measured.items()
     ]

@@ -23,6 +23,8 @@ from pixcloud.errors import FileFormatError, ResultsError, some
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from pixcloud.evaluate.outcomes import Outcomes
+
 RESULTS = "results.jsonl"
 SYNTHETIC = "synthetic"  # names of the embedded data begin with it
 
@@ -36,6 +38,7 @@ class ResultRow:
     scored; seed: of the evaluation; encoder: its name for the reader; encoder_sha256: of its
     weights, or of a descriptor's settings; settings: JSON values that the number depends on;
     seconds: that this evaluation took; extra: keys of a row that this version does not know.
+    outcomes: the scores that the value is the mean of, which are no part of the line.
     """
 
     protocol: str
@@ -52,6 +55,7 @@ class ResultRow:
     seconds: float
     pixcloud_version: str = __version__
     extra: dict[str, Any] = field(default_factory=dict)
+    outcomes: Outcomes | None = field(default=None, compare=False, repr=False)
 
 
 def table_of(protocol: str) -> str:
@@ -91,7 +95,7 @@ def noting(**notes: Any) -> Iterator[None]:
         _NOTES.reset(token)
 
 
-_KEYS = tuple(f.name for f in dataclasses.fields(ResultRow) if f.name != "extra")
+_KEYS = tuple(f.name for f in dataclasses.fields(ResultRow) if f.name not in ("extra", "outcomes"))
 
 
 def append_rows(path: Path, rows: Sequence[ResultRow]) -> None:
@@ -106,7 +110,9 @@ def append_rows(path: Path, rows: Sequence[ResultRow]) -> None:
     """
     if not rows:
         return
-    text = "".join(_to_line(row) for row in rows)
+    from pixcloud.evaluate.outcomes import keep_outcomes
+
+    text = "".join(_to_line(row, keep_outcomes(path.parent, row.outcomes)) for row in rows)
     try:
         _append(path, text)
     except OSError as error:
@@ -190,8 +196,8 @@ def _last_byte(handle: int, size: int) -> bytes:
     return os.read(handle, 1)
 
 
-def _to_line(row: ResultRow) -> str:
-    values = {key: getattr(row, key) for key in _KEYS} | row.extra | (_NOTES.get() or {})
+def _to_line(row: ResultRow, more: dict[str, str]) -> str:
+    values = {key: getattr(row, key) for key in _KEYS} | row.extra | more | (_NOTES.get() or {})
     return json.dumps(values, allow_nan=False, ensure_ascii=False) + "\n"
 
 

@@ -20,6 +20,7 @@ from pixcloud.encoders import PointEncoder
 from pixcloud.errors import ConfigError, DataError
 from pixcloud.evaluate.features import cached_features, embed_clouds
 from pixcloud.evaluate.metrics import wilson_interval
+from pixcloud.evaluate.outcomes import Outcomes, units_of
 from pixcloud.evaluate.pairs_in_space import PairsInSpace, embed_pairs
 from pixcloud.evaluate.probe import untrained
 from pixcloud.evaluate.results import ResultRow
@@ -159,7 +160,8 @@ def retrieve_pictures(
         "picture_tower_sha256": weights_sha256(model.image_encoder),
     }
     encoder = model.point_encoder
-    common = _Common(encoder, encoder_name, dataset, known, settings, details, started)
+    units = f"pairs {pairs_sha256(chosen)}"
+    common = _Common(encoder, encoder_name, dataset, known, settings, details, started, units)
     return [
         row
         for direction, found in cross_modal_ranks(space).items()
@@ -215,7 +217,8 @@ def _same_class(
     if missing := int((~found.scored).sum()):
         say(f"{test.name} {test.split}: {missing} clouds are alone in their class and do not ask")
     details = {"num_points": points, "similarity": "cosine of pooled features", "relevant": "class"}
-    common = _Common(encoder, name, test.name, test.split, settings, details, started)
+    units = units_of(test)
+    common = _Common(encoder, name, test.name, test.split, settings, details, started, units)
     return _rows(SAME_CLASS, found, np.arange(len(features)), common)
 
 
@@ -230,13 +233,15 @@ class _Common:
     settings: RetrievalSettings
     details: dict[str, Any]
     started: float
+    units: str
 
 
 def _rows(direction: str, found: Ranks, shapes: np.ndarray, common: _Common) -> list[ResultRow]:
     """Recall at 1, 5, 10 and mAP of one direction."""
     asked = found.scored
     groups, seconds = shapes[asked], time.perf_counter() - common.started
-    count = len(np.unique(groups))
+    _, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    count = len(sizes)
     rows = []
     for k in (*KS, 0):
         values = found.recall(k)[asked] if k else found.precision[asked]
@@ -270,6 +275,7 @@ def _rows(direction: str, found: Ranks, shapes: np.ndarray, common: _Common) -> 
                 encoder_sha256=weights_sha256(common.encoder),
                 settings=details,
                 seconds=round(seconds, 3),
+                outcomes=Outcomes(np.bincount(place, weights=values) / sizes, common.units),
             )
         )
     return rows

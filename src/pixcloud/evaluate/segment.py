@@ -21,6 +21,7 @@ from pixcloud.errors import ConfigError, DataError, some
 from pixcloud.evaluate.features import first_points, require_points
 from pixcloud.evaluate.folds import held_out
 from pixcloud.evaluate.label_subset import labelled_subset
+from pixcloud.evaluate.outcomes import Outcomes, units_of
 from pixcloud.evaluate.part_metrics import (
     PartScores,
     paired_difference,
@@ -324,6 +325,7 @@ def _rows(
             encoder_sha256=weights_sha256(encoder),
             settings=dict(details),
             seconds=round(tested.seconds, 3),
+            outcomes=Outcomes(scores.ious, units_of(test)) if interval else None,
         )
         for metric, (value, interval) in metrics.items()
     ]
