@@ -11,12 +11,15 @@ import pytest
 import torch
 
 from pixcloud import load_cross_modal, save_encoder
+from pixcloud.building import build_objective, export_objective
 from pixcloud.checkpoint import last_good
+from pixcloud.config import pretrain_config
 from pixcloud.cross_modal import CrossModal
 from pixcloud.data.views import unit_sphere
 from pixcloud.encoders import build_encoder
 from pixcloud.errors import WeightsError
 from pixcloud.export import load_encoder, weights_sha256
+from pixcloud.export_tower import build_tower, save_tower
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,29 @@ def test_as_trained(held_run: Path, model: CrossModal) -> None:
     assert torch.allclose(model.embed_images(pictures / 255), expected, atol=1e-6)
     assert model.embed_images(pictures[0]).shape == (8,)
     assert model.embed_points(points[0]).shape == (8,)
+
+
+def test_a_picture_tower_goes_into_another_run(
+    held_run: Path, model: CrossModal, tmp_path: Path
+) -> None:
+    """Of a run, of its export and of a saved tower: the weights as they are, frozen or not."""
+    save_tower(tmp_path / "tower", model.image_encoder)
+    for name in (held_run, held_run / "encoder", tmp_path / "tower"):
+        image = {"name": str(name), "frozen": True}
+        objective = build_objective(pretrain_config("demo", image=image))
+        tower = objective.image_encoder
+        assert weights_sha256(tower) == weights_sha256(model.image_encoder)
+        assert not any(weight.requires_grad for weight in tower.parameters())
+    config = pretrain_config("demo", image={"name": str(held_run)}, data={"num_points": 32})
+    export_objective(tmp_path / "e", build_objective(config), config, {})
+    shutil.move(tmp_path / "tower", tmp_path / "away")
+    again = load_cross_modal(tmp_path / "e")  # it needs nothing but itself
+    assert weights_sha256(again.image_encoder) == weights_sha256(model.image_encoder)
+    shutil.copytree(held_run / "encoder", tmp_path / "broken")
+    meta = json.loads((tmp_path / "broken" / "config.json").read_text())
+    (tmp_path / "broken" / "config.json").write_text(json.dumps(meta | {"picture": None}))
+    with pytest.raises(WeightsError, match="does not describe it"):
+        build_tower(str(tmp_path / "broken"))
 
 
 def test_of_a_run_without_an_export(held_run: Path, model: CrossModal, tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import torch
 
 from pixcloud.config import PretrainConfig
 from pixcloud.encoders import build_encoder
-from pixcloud.encoders.image import ImageEncoder
 from pixcloud.evaluate.features import require_points
 from pixcloud.export import PictureSide, save_encoder
+from pixcloud.export_tower import build_tower
 from pixcloud.objective import CrossModalObjective
 
 
@@ -25,7 +25,7 @@ def build_objective(config: PretrainConfig) -> CrossModalObjective:
     torch.manual_seed(config.seed)
     point_encoder = build_encoder(config.encoder.name, **config.encoder.settings)
     require_points(point_encoder, config.data.num_points, "data.num_points")
-    image_encoder = ImageEncoder(config.image.name, frozen=config.image.frozen)
+    image_encoder = build_tower(config.image.name, frozen=config.image.frozen)
     return CrossModalObjective(point_encoder, image_encoder, **dataclasses.asdict(config.objective))
 
 
@@ -48,7 +48,7 @@ def export_objective(
     picture = PictureSide(
         tower=both.image_encoder,
         head=both.image_head,
-        name=config.image.name,
+        name=both.image_encoder.name,  # the architecture's, wherever its weights came from
         size=config.data.picture_size,
         num_points=config.data.num_points,
     )

@@ -61,7 +61,8 @@ class ImageConfig:
     """The picture tower.
 
     Args:
-        name: resnet50, resnet18 or resnet-tiny from scratch, or a vision backbone of transformers
+        name: resnet50, resnet18 or resnet-tiny from scratch; the folder of a run, whose picture
+            tower goes on from there, or of an imported tower; or a vision backbone of transformers
             by local folder or Hub id.
         frozen: keep its weights as they are and train only its head.
     """

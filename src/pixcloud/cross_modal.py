@@ -30,6 +30,7 @@ from pixcloud.export import (
     read_meta,
     read_tensors,
 )
+from pixcloud.export_tower import build_tower
 from pixcloud.heads import ProjectionHead
 
 PARTS = ("point_encoder", "point_head", "image_encoder", "image_head")
@@ -216,7 +217,7 @@ def _from_checkpoint(run: Path) -> CrossModal:
         point_encoder = build_saved_encoder(spec)
     except ConfigError as error:
         raise WeightsError(f"{run / 'config.yaml'}: {error}") from error
-    tower = ImageEncoder(config.image.name, frozen=config.image.frozen)
+    tower = build_tower(config.image.name, frozen=config.image.frozen)
     sizes = config.objective
     dim, pooled = sizes.projection_dim, point_encoder.pooled_dim
     model = CrossModal(

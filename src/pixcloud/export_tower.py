@@ -1,7 +1,7 @@
 """Stage 8, picture towers on disk: a tower and its projection head <-> safetensors, `config.json`.
 
-Beside it: `pixcloud.export`, which does the same for point encoders. `pixcloud.import_pictures`
-writes such folders from weights of others.
+Beside it: `pixcloud.export`, which does the same for point encoders, and keeps the picture tower of
+a run with them. `pixcloud.import_pictures` writes such folders from weights of others.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from pixcloud.errors import WeightsError
 from pixcloud.export import (
     CONFIG,
     HEAD,
+    PICTURE,
     load_strictly,
     read_head,
+    read_meta,
     read_tensors,
     tensors_of,
     weights_sha256,
@@ -88,7 +90,49 @@ def load_tower(folder: str | Path) -> ImageEncoder:
         >>> load_tower(folder).pooled_dim
         128
     """
-    folder = Path(folder).expanduser()
+    return _load(Path(folder).expanduser(), frozen=False).eval()
+
+
+def build_tower(name: str, *, frozen: bool = False) -> ImageEncoder:
+    """A picture tower by what `image.name` says.
+
+    Args:
+        name: a run of `pixcloud pretrain` or its `encoder` folder, whose picture tower is taken; a
+            folder of `save_tower`; else as for `ImageEncoder`.
+        frozen: keep its weights and batch statistics as they are.
+
+    Raises:
+        WeightsError: if none is there, it is damaged, or its weights do not fit.
+
+    Example:
+        >>> build_tower("resnet-tiny", frozen=True).pooled_dim
+        128
+    """
+    folder = Path(name).expanduser()
+    if (folder / WEIGHTS).is_file():
+        return _load(folder, frozen)
+    for place in (folder, folder / "encoder"):
+        if (place / PICTURE).is_file():
+            return _of_run(place, frozen)
+    return ImageEncoder(name, frozen=frozen)
+
+
+def _of_run(folder: Path, frozen: bool) -> ImageEncoder:
+    path = folder / PICTURE
+    try:
+        tower = ImageEncoder(str(read_meta(folder)["picture"]["name"]), frozen=frozen)
+    except (KeyError, TypeError) as error:
+        raise WeightsError(f"{path}: {CONFIG} beside it does not describe it ({error})") from error
+    tensors = {
+        name.removeprefix("tower."): tensor
+        for name, tensor in read_tensors(path).items()
+        if name.startswith("tower.")
+    }
+    load_strictly(tower, tensors, str(path))
+    return tower
+
+
+def _load(folder: Path, frozen: bool) -> ImageEncoder:
     config, weights = folder / CONFIG, folder / WEIGHTS
     if not config.is_file() or not weights.is_file():
         raise WeightsError(f"{folder}: no picture tower there; expected {CONFIG} and {WEIGHTS}")
@@ -96,7 +140,7 @@ def load_tower(folder: str | Path) -> ImageEncoder:
         meta = json.loads(config.read_text(encoding="utf-8"))
         if not isinstance(meta, dict) or meta.get("format") != FORMAT:
             raise ValueError(f"not of the format '{FORMAT}'")
-        tower = ImageEncoder(meta["name"])
+        tower = ImageEncoder(meta["name"], frozen=frozen)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{config}: describes no picture tower ({error})") from error
     load_strictly(tower, read_tensors(weights), str(weights))
@@ -104,7 +148,7 @@ def load_tower(folder: str | Path) -> ImageEncoder:
         raise WeightsError(
             f"{weights}: not the weights that {CONFIG} beside it describes; save it again"
         )
-    return tower.eval()
+    return tower
 
 
 def load_tower_head(folder: str | Path) -> ProjectionHead:
