@@ -207,3 +207,27 @@ def test_a_reader_that_goes_away(buffered: bool) -> None:
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    "launcher", [("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")]
+)
+def test_copies_of_a_command_that_runs_in_one_process(
+    launcher: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Under torchrun or srun each would do all of it; none begins, and one says why."""
+    words = ["data", "make", str(tmp_path), str(tmp_path / "out")]
+    for rank in ("0", "1"):
+        monkeypatch.setenv(launcher[0], rank)
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        monkeypatch.setenv(launcher[1], "2")
+        for command in (["finetune", "nowhere"], words, ["embed", "e", "f", "--out", "x"]):
+            assert cli.main(command) == 2
+            err = capsys.readouterr().err
+            assert ("runs in one process, and a launcher started 2" in err) is (rank == "0")
+    assert not (tmp_path / "out").exists()
+    assert cli.main(["finetune", "--help"]) == 0
+    assert cli.main(["doctor", "--help"]) == 0

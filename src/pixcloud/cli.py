@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pixcloud._version import __version__
-from pixcloud.commands import COMMANDS, WORKING, Command
+from pixcloud.commands import COMMANDS, WORKING, Command, refuse_copies
 from pixcloud.errors import ConfigError, PixCloudError, nearest
 from pixcloud.machine import CODE_VARIABLE, let_threads_sleep
 
@@ -150,6 +150,7 @@ def _run(name: str, command: Command, argv: list[str]) -> int:
     if "-h" in argv or "--help" in argv:
         parser.print_help()
         return 0
+    refuse_copies(name)
     argv, code = _take(argv, "code")
     if code:
         os.environ[CODE_VARIABLE] = code  # processes that are started later know it, too

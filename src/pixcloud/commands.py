@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from pixcloud.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -119,3 +123,31 @@ WORKING = (
     *("demo", "pretrain", "probe", "finetune", "fewshot", "classify", "segment", "parts"),
     *("retrieve", "evaluate", "embed", "search", "log", "data", "import", "export", "push"),
 )
+# Those whose processes share the work, where a launcher starts several.
+SHARING = ("pretrain", "probe")
+
+
+def refuse_copies(name: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Check that a command that runs in one process was started once.
+
+    Under torchrun or srun each copy would do all of it, and write the same results.
+
+    Raises:
+        ConfigError: if a launcher started several.
+
+    Example:
+        >>> refuse_copies("pretrain", {"RANK": "0", "WORLD_SIZE": "8"})
+        >>> refuse_copies("finetune", {"RANK": "0", "WORLD_SIZE": "1"})
+    """
+    if name in SHARING or name.split()[0] not in WORKING:
+        return
+    if "RANK" in environment:
+        count = environment.get("WORLD_SIZE", "1")
+    else:
+        count = environment.get("SLURM_STEP_NUM_TASKS", "1")
+    if count.strip() not in ("", "1"):
+        raise ConfigError(
+            f"pixcloud {name} runs in one process, and a launcher started {count}: start it "
+            f"without torchrun, or by srun --ntasks 1 (what several processes share is "
+            f"{' and '.join(SHARING)})"
+        )
