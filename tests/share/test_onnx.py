@@ -39,6 +39,14 @@ SMALL: dict[str, dict[str, Any]] = {
     "dgcnn": {"k": 4, "embed_dim": 8, "widths": [4, 6]},
     "dgcnn_seg": {"k": 4, "embed_dim": 8, "widths": [4] * 5},
     "pct": {"k": 4, "embed_dim": 8, "channels": 4, "centres": [12, 6], "point_features": True},
+    "patch_transformer": {
+        "width": 12,
+        "depth": 1,
+        "heads": 3,
+        "groups": 8,
+        "group_size": 6,
+        "patch_widths": [8, 12, 16],
+    },
 }
 
 
