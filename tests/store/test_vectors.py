@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
@@ -197,11 +198,26 @@ def test_the_index_of_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert not store.needs_index()
         store.add(names_of(900, "y"), RNG.normal(size=(900, 32)))
         assert store.needs_index()
-    # A damaged index counts as none.
-    (tmp_path / "index" / "nearest" / "index.faiss").write_bytes(b"broken")
-    with VectorStore(tmp_path / "index") as store:
-        assert store.search(stored[2999:3000], k=1).names == [["late"]]
+        # Where nearly all candidates are gone, all that is left is compared; and so for very many.
+        store.build_index(said.append)
+        near = store.search(stored[5:6], k=500).names[0]
+        store.remove(near)
+        assert store.search(stored[5:6], k=20) == store.search(stored[5:6], k=20, exact=True)
+        assert len(store.search(stored[5:6], k=2000).names[0]) == 2000
+        assert not store.needs_index()
+        store.remove(names_of(1000, "w"))
         assert store.needs_index()
+    # A damaged index counts as none.
+    folder = tmp_path / "index" / "nearest"
+    for damage in ("note", "file"):
+        if damage == "note":  # of another index
+            note = json.loads((folder / "index.json").read_text())
+            (folder / "index.json").write_text(json.dumps(note | {"vectors": 7}))
+        else:
+            (folder / "index.faiss").write_bytes(b"broken")
+        with VectorStore(tmp_path / "index") as store:
+            assert store.search(stored[2999:3000], k=1).names == [["late"]]
+            assert store.needs_index()
 
 
 def test_without_faiss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,11 +53,18 @@ class ApproximateIndex:
                 note = json.loads((self.folder / NOTE).read_text(encoding="utf-8"))
                 index = _faiss().read_index(str(path))
                 index.nprobe = int(note["cells"])
+                if index.ntotal != note["vectors"]:
+                    return False  # another process has just put a new one in its place
                 self.last, self.recall = int(note["last"]), float(note["recall"])
                 self._index, self._stamp = index, stamp
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, StoreError):
             return False
         return True
+
+    @property
+    def size(self) -> int:
+        """Vectors in it, those among them that were removed since."""
+        return int(self._index.ntotal)
 
     def candidates(self, query: np.ndarray, k: int) -> np.ndarray:
         """Numbers of rows (C,) int64 among which the best k of (D,) are, as a rule."""
@@ -82,7 +89,13 @@ class ApproximateIndex:
         index.train(vectors[np.sort(drawn)])
         index.add_with_ids(vectors, numbers)
         looked, recall = self._tune(index, numbers, vectors, cells, rng)
-        note = {"cells": looked, "of": cells, "recall": recall, "last": int(numbers[-1])}
+        note = {
+            "vectors": len(vectors),
+            "last": int(numbers[-1]),
+            "cells": looked,
+            "of": cells,
+            "recall": recall,
+        }
         with replaced_folder(self.folder) as temporary:
             faiss.write_index(index, str(temporary / FILE))
             (temporary / NOTE).write_text(json.dumps(note), encoding="utf-8")

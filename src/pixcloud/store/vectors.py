@@ -28,7 +28,8 @@ FORMAT = "pixcloud vectors 1"
 EXACT_UP_TO = 100_000
 # An index is made anew when more than this share of the rows came after it.
 STALE = 0.2
-_BLOCK = 65_536  # vectors compared at a time
+_BLOCK = 65_536  # vectors read at a time
+_MOST_BY_INDEX = 1000  # more are asked of all: SQLite takes 32,766 numbers of rows in a question
 _TABLES = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE items (
@@ -115,7 +116,7 @@ class VectorStore:
 
     def __len__(self) -> int:
         with self._told():
-            return int(self._base.execute("SELECT COUNT(*) FROM items").fetchone()[0])
+            return self._count()
 
     def stamps(self) -> dict[str, str]:
         """Name -> the stamp that it was added with, in the order of adding."""
@@ -189,10 +190,9 @@ class VectorStore:
         if k < 1:
             raise StoreError(f"k is {k}: expected at least 1")
         unit = unit_vectors(queries, self.about.dim, [f"query {i}" for i in range(len(queries))])
-        with self._told():
-            if exact or not self._index.load():
-                numbers, vectors = self._all_rows()
-                found = [nearest(query, vectors, numbers, k) for query in unit]
+        with self._told(), self._snapshot():
+            if exact or k > _MOST_BY_INDEX or not self._index.load():
+                found = [self._compare_all(query, k) for query in unit]
             else:
                 found = [self._search_index(query, k) for query in unit]
             names = [self._names(numbers) for numbers, _ in found]
@@ -200,10 +200,15 @@ class VectorStore:
 
     def needs_index(self) -> bool:
         """Whether there are so many vectors that an index would pay, and it is missing or old."""
-        count = len(self)
-        if count <= EXACT_UP_TO:
-            return False
-        return not self._index.load() or self._after(self._index.last) > STALE * count
+        with self._told():
+            count = self._count()
+            if count <= EXACT_UP_TO:
+                return False
+            if not self._index.load():
+                return True
+            after = self._after(self._index.last)
+            gone = self._index.size - (count - after)
+            return after > STALE * count or gone > STALE * self._index.size
 
     def build_index(self, say: Callable[[str], None] = print) -> None:
         """Make the index of all vectors anew; searches by others go on with the old one.
@@ -221,19 +226,32 @@ class VectorStore:
             numbers, vectors = self._all_rows()
             return self._names(numbers), vectors
 
+    def _compare_all(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        numbers, vectors = self._all_rows()
+        return nearest(query, vectors, numbers, k)
+
     def _search_index(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Candidates of the index and what came after it, ranked by their exact cosines."""
+        """Candidates of the index and what came after it, ranked by their exact cosines.
+
+        Where so many were removed that fewer than k are left of them, all are compared.
+        """
         candidates = self._index.candidates(query, k)
         marks = ",".join("?" * len(candidates))
         rows = self._base.execute(
-            f"SELECT n, vector FROM items WHERE n IN ({marks})", candidates.tolist()
+            f"SELECT n, vector FROM items WHERE n IN ({marks}) AND n <= ?",
+            [*candidates.tolist(), self._index.last],
         ).fetchall()
         numbers = np.array([n for n, _ in rows], np.int64)
         vectors = self._matrix([blob for _, blob in rows])
         if self._after(self._index.last):
             later, added = self._all_rows(after=self._index.last)
             numbers, vectors = np.concatenate([numbers, later]), np.concatenate([vectors, added])
+        if len(numbers) < k and len(numbers) < self._count():  # counting a million takes 10 ms
+            return self._compare_all(query, k)
         return ranked(query, vectors, numbers, k)
+
+    def _count(self) -> int:
+        return int(self._base.execute("SELECT COUNT(*) FROM items").fetchone()[0])
 
     def _after(self, number: int) -> int:
         row = self._base.execute("SELECT COUNT(*) FROM items WHERE n > ?", (number,)).fetchone()
@@ -313,6 +331,15 @@ class VectorStore:
             if self._base.in_transaction:
                 self._base.execute("ROLLBACK")
             raise
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        """What is read meanwhile is of one moment, whatever others add or remove."""
+        self._base.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._base.execute("ROLLBACK")
 
     @contextmanager
     def _told(self) -> Iterator[None]:
