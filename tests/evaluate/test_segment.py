@@ -111,11 +111,14 @@ def test_few_labels_beside_scratch(place: Path, capsys: pytest.CaptureFixture[st
     assert "against" not in rows[6].settings
 
 
-@pytest.mark.parametrize("name", ["dgcnn", "dgcnn_seg", "pct"])
+@pytest.mark.parametrize("name", ["dgcnn", "dgcnn_seg", "pct", "patch_transformer"])
 def test_every_encoder_with_point_features(name: str) -> None:
     train, test = shapes("train", 0, per_class=2), shapes("test", 2, per_class=1)
     if name == "pct":
         small = build_encoder("pct", **TINY_PCT, point_features=True)
+    elif name == "patch_transformer":
+        sizes = {"width": 12, "depth": 1, "heads": 3, "groups": 8, "group_size": 6}
+        small = build_encoder(name, **sizes, patch_widths=[8, 12, 16])
     else:
         small = encoder(name)
     config = SegmentConfig(
