@@ -181,3 +181,17 @@ def test_the_ways_of_few_shot_share_no_table_and_no_chart(make_run: MakeRun) -> 
     assert record.headline().keys() == read_record(str(run)).headline().keys()
     assert all(row.value != 0.987 for row in record.headline().values())
     assert "few-shot" not in str(charts.bars([record]))
+
+
+def test_retrieval_has_its_chance_level_beside_it(make_run: MakeRun) -> None:
+    run = make_run()
+    one = read_record(str(run)).rows[0]
+    found = {"protocol": "retrieval", "metric": "picture to cloud recall@1", "value": 0.195}
+    row = dataclasses.replace(one, **found, settings={"chance": 0.0077})
+    append_rows(run / "results.jsonl", [row])
+    tables = str(results_table([read_record(str(run))])).split("<table")[1:]
+    (own,) = [part for part in tables if "retrieval" in part]
+    assert ">chance<" in own
+    assert ">0.8 %<" in own
+    assert ">C<" not in own
+    assert all(">chance<" not in part for part in tables if part is not own)

@@ -187,33 +187,41 @@ def results_table(records: list[RunRecord]) -> Html:
 
 def _table_of_kind(records: list[RunRecord], kind: str) -> Html:
     several = len(records) > 1
-    head = ["encoder", "protocol", "C", "data", "metric", "value", "95 % interval", "n", "seed"]
-    rows = [
-        [*([record.name] if several else []), *_cells(record, row)]
-        for record in records
-        for row in record.rows
-        if table_of(row.protocol) == kind
+    own = [
+        (record, row) for record in records for row in record.rows if table_of(row.protocol) == kind
     ]
-    first = 1 if several else 0
-    numeric = [first + place for place in (2, 5, 6, 7, 8)]
+    # What a number is to be read with: the C of a linear SVM, the chance level of retrieval.
+    known = {key for _, row in own for key in row.settings}
+    beside: list[str] = [key for key in ("c", "chance") if key in known]
+    heads = [{"c": "C"}.get(key, key) for key in beside]
+    head = ["encoder", "protocol", "data", "metric", "value", "95 % interval", *heads, "n", "seed"]
+    rows = [
+        [*([record.name] if several else []), *_cells(record, row, beside)] for record, row in own
+    ]
+    numeric = range(4 + several, len(head) + several)  # from the value on
     return table(["run", *head] if several else head, rows, numeric, class_="results")
 
 
-def _cells(record: RunRecord, row: ResultRow) -> list[str]:
-    c = row.settings.get("c")
+def _cells(record: RunRecord, row: ResultRow, beside: list[str]) -> list[str]:
     role = record.role(row)
     named = f"{row.encoder} (not this run's encoder)" if role == OTHER and record.sha256 else None
     return [
         named or row.encoder,
         tag("span", charts.short(row.protocol), title=row.protocol),
-        f"{c:.3g}" if isinstance(c, int | float) else "–",
         f"{row.dataset} {row.split}",
         row.metric.replace("_", " "),
         tag("strong", percent(row.value)) if 0 <= row.value <= 1 else significant(row.value),
         interval(row.ci95),
+        *(_beside(key, row.settings.get(key)) for key in beside),
         f"{row.n:,}",
         str(row.seed),
     ]
+
+
+def _beside(key: str, value: object) -> str:
+    if not isinstance(value, int | float):
+        return "–"
+    return percent(value) if key == "chance" else f"{value:.3g}"
 
 
 def curves(records: list[RunRecord]) -> Html:
