@@ -190,7 +190,7 @@ def test_retrieval_has_its_chance_level_beside_it(make_run: MakeRun) -> None:
     row = dataclasses.replace(one, **found, settings={"chance": 0.0077})
     append_rows(run / "results.jsonl", [row])
     tables = str(results_table([read_record(str(run))])).split("<table")[1:]
-    (own,) = [part for part in tables if "retrieval" in part]
+    (own,) = [part for part in tables if "recall@1" in part]
     assert ">chance<" in own
     assert ">0.8 %<" in own
     assert ">C<" not in own
