@@ -21,11 +21,12 @@ from pixcloud import cli
 from pixcloud.config import pretrain_config
 from pixcloud.config_files import save_config
 from pixcloud.encoders import build_encoder
+from pixcloud.encoders.image import ImageEncoder
 from pixcloud.errors import WeightsError
 from pixcloud.evaluate.classifier import PointClassifier, save_classifier
 from pixcloud.evaluate.results import ResultRow, append_rows, read_rows
 from pixcloud.evaluate.segmenter import PointSegmenter, save_segmenter
-from pixcloud.export import save_encoder, weights_sha256
+from pixcloud.export import PictureSide, save_encoder, weights_sha256
 from pixcloud.heads import ProjectionHead
 
 SETTINGS = {"embed_dim": 8, "widths": [4, 4]}
@@ -145,6 +146,40 @@ def test_the_card(run: Path, tmp_path: Path) -> None:
     names: dict[str, Any] = {}
     exec(program[1].replace("me/points", str(tmp_path / "hub")), names)
     assert names["features"].shape == (8, 8)
+
+
+def test_tables_of_their_own_and_the_picture_tower(run: Path, tmp_path: Path) -> None:
+    """Retrieval with its chance level, parts by each rule; pictures can ask what was shared."""
+    encoder = pixcloud.load_encoder(run)
+    side = PictureSide(
+        tower=ImageEncoder("resnet-tiny"),
+        head=ProjectionHead(128, 4, 3, bias=False),
+        name="resnet-tiny",
+        size=24,
+        num_points=16,
+    )
+    save_encoder(run / "encoder", encoder, ProjectionHead(8, 4, 3), {}, side)
+    own = dataclasses.replace(ROW, encoder=str(run), encoder_sha256=weights_sha256(encoder))
+    parts = "part segmentation, all weights, 5 % of shapes (any part)"
+    found = {"metric": "picture to cloud recall@1", "settings": {"chance": 0.0077}}
+    kept = {"outcomes": "outcomes/1.npz", "request": "2", "words": "of the user"}
+    append_rows(
+        run / "results.jsonl",
+        [
+            dataclasses.replace(own, protocol=parts, metric="instance_mIoU"),
+            dataclasses.replace(own, protocol="retrieval", value=0.195, extra=kept, **found),
+        ],
+    )
+    out = tmp_path / "hub"
+    assert cli.main(["push", str(run), "me/points", "--out", str(out), *LICENCES]) == 0
+    text = card_of(out)[1]
+    assert "\n\nPart segmentation, any part:\n\n| data |" in text
+    assert "\n\nRetrieval:\n\n| data |" in text
+    assert "| 19.5 | 85.1 to 89.6 | 0.77 | 2,468 | 0 |" in text
+    assert [row.extra for row in read_rows(out / "results.jsonl") if row.extra] == [
+        {"words": "of the user"}
+    ]
+    assert pixcloud.load_cross_modal(out).embed_images(torch.rand(3, 24, 24)).shape == (3,)
 
 
 def test_synthetic_data_are_called_so(tmp_path: Path) -> None:

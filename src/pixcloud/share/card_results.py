@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pixcloud.evaluate.part_result import RULES
 from pixcloud.evaluate.results import ResultRow, table_of
 
 if TYPE_CHECKING:
@@ -64,18 +65,37 @@ def tables(found: dict[str, list[ResultRow]]) -> str:
     rows.sort(key=lambda pair: (_kind(pair[1]), -(pair[0] == OWN), pair[0]))
     parts = []
     for title in sorted({table_of(row.protocol) for _, row in rows}):
-        lines = [f"Few-shot, {title}:", ""] if title else []
-        lines += ["| data | protocol | metric | features | value | 95 % interval | n | seed |"]
-        lines += ["|---|---|---|---|---|---|---|---|"]
-        lines += [_line(name, row) for name, row in rows if table_of(row.protocol) == title]
+        lines = [f"{_heading(title)}:", ""] if title else []
+        own = [(name, row) for name, row in rows if table_of(row.protocol) == title]
+        chance = any("chance" in row.settings for _, row in own)
+        beside = " chance |" if chance else ""
+        lines += [
+            f"| data | protocol | metric | features | value | 95 % interval |{beside} n | seed |"
+        ]
+        lines += ["|---|---|---|---|---|---|---|---|" + "---|" * chance]
+        lines += [_line(name, row, chance) for name, row in own]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
-def _line(name: str, row: ResultRow) -> str:
+def _heading(title: str) -> str:
+    """What stands above a table of its own.
+
+    >>> _heading("any part"), _heading("retrieval")
+    ('Part segmentation, any part', 'Retrieval')
+    """
+    if title == "retrieval":
+        return "Retrieval"
+    return f"{'Part segmentation' if title in RULES else 'Few-shot'}, {title}"
+
+
+def _line(name: str, row: ResultRow, chance: bool) -> str:
     interval = f"{100 * row.ci95[0]:.1f} to {100 * row.ci95[1]:.1f}" if row.ci95 else ""
     cells = [f"{row.dataset} {row.split}", row.protocol, row.metric.replace("_", " "), name]
-    cells += [f"{100 * row.value:.1f}", interval, f"{row.n:,}", str(row.seed)]
+    cells += [f"{100 * row.value:.1f}", interval]
+    if chance:
+        cells.append(f"{100 * row.settings['chance']:.2f}" if "chance" in row.settings else "")
+    cells += [f"{row.n:,}", str(row.seed)]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

@@ -16,7 +16,7 @@ from pixcloud.encoders import PointEncoder
 from pixcloud.errors import WeightsError
 from pixcloud.evaluate.classifier import PointClassifier, load_classifier
 from pixcloud.evaluate.segmenter import PointSegmenter, load_segmenter
-from pixcloud.export import CONFIG, HEAD, WEIGHTS, find_encoder, load_encoder, read_meta
+from pixcloud.export import CONFIG, HEAD, PICTURE, WEIGHTS, find_encoder, load_encoder, read_meta
 from pixcloud.hub import download, is_hub_id
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def open_model(source: str | Path) -> Model:
             files = [CONFIG, weights]
             return Model(kind=kind, folder=folder, meta=meta, module=module, files=files)
     folder = find_encoder(folder)
-    files = [CONFIG, WEIGHTS, *([HEAD] if (folder / HEAD).is_file() else [])]
+    files = [CONFIG, WEIGHTS, *(name for name in (HEAD, PICTURE) if (folder / name).is_file())]
     return Model(
         kind="encoder",
         folder=folder,

@@ -20,6 +20,9 @@ from pixcloud.report.record import RunRecord, read_record
 from pixcloud.share.card import CardFacts, model_card, recipe_of, shortened
 from pixcloud.share.models import Model, open_model
 
+# Keys of a row that name what stays on this machine.
+LEFT_BEHIND = ("outcomes", "request")
+
 
 def card_facts(
     source: str, repo_id: str, license: str, data_license: str, data: str, results: str
@@ -66,6 +69,8 @@ def write_repository(facts: CardFacts, folder: Path) -> list[str]:
         if name != CONFIG:
             shutil.copyfile(model.folder / name, folder / name)
     meta = {**model.meta, "origin": shortened(model.meta.get("origin") or {})}
+    if meta.get("picture"):
+        meta["picture"] = shortened(meta["picture"])
     described = json.dumps(meta, indent=1, ensure_ascii=False)
     (folder / CONFIG).write_text(described + "\n", encoding="utf-8")
     (folder / "README.md").write_text(model_card(facts), encoding="utf-8")
@@ -78,7 +83,7 @@ def write_repository(facts: CardFacts, folder: Path) -> list[str]:
             # The name of a run is a folder; what the row belongs to stands in the card's words.
             encoder=f"{facts.repo_id}: {name}",
             settings=shortened(row.settings),
-            extra=shortened(row.extra),
+            extra=shortened({k: v for k, v in row.extra.items() if k not in LEFT_BEHIND}),
         )
         for name, listed in facts.results.items()
         for row in listed
