@@ -170,6 +170,11 @@ def test_named_protocols(
     config = asked[0]
     assert (config.fit.epochs, config.finetune.votes, config.baseline) == (3, 2, "none")
     assert (config.encoder, config.data.source) == (str(encoder), str(labelled))
+    code, _, err = evaluate(*words, "--protocols", "[all]", "--fit.epochs", 3, capsys=capsys)
+    assert code == 0
+    assert len(asked) == 2
+    assert "5/5 segment" in err
+    assert "segment skipped" in err
     code, _, err = evaluate(*words, "--protocols", "[prob]", capsys=capsys)
     assert code == 2
     assert "unknown protocol 'prob': the nearest known one is 'probe'" in err

@@ -102,7 +102,7 @@ def _evaluate(
 ) -> list[ResultRow]:
     """All protocols of one encoder, added to the result; its rows."""
     from pixcloud.data.sources import holds
-    from pixcloud.evaluate.protocols import PROTOCOLS, chosen_protocols
+    from pixcloud.evaluate.protocols import ALL, PROTOCOLS, chosen_protocols
 
     names, of = chosen_protocols(config.protocols), f" of {config.encoder}" if several else ""
     has_pairs, has_labels = holds(config.data.source)
@@ -117,7 +117,7 @@ def _evaluate(
             result.rows.setdefault(name, []).extend(rows)
             own += rows
         except (ConfigError, DataError, WeightsError) as error:
-            if config.protocols:
+            if config.protocols and config.protocols != [ALL]:
                 raise type(error)(f"{name}{of}: {error}") from error
             result.skipped[f"{name}{of}"] = str(error)
             _say(f"{name}{of} skipped: {error}")

@@ -28,8 +28,8 @@ class EvaluateConfig:
         encoder: a run, an exported or imported encoder, or a Hugging Face Hub id.
         data: pairs of clouds and pictures, labelled clouds with a train and a test split, or both.
         protocols: which ones, such as [probe,fewshot,retrieve,finetune,segment]; empty takes those
-            without training that the data allow, and says what it leaves out. Of those that are
-            named, one that cannot be done is an error.
+            without training that the data allow, and [all] all of them, and says what it leaves
+            out. Of those that are named, one that cannot be done is an error.
         probe: of `pixcloud probe`.
         fewshot: of `pixcloud fewshot`, CrossPoint's way.
         retrieve: of `pixcloud retrieve`.

@@ -103,16 +103,22 @@ PROTOCOLS: dict[str, Protocol] = {
     "segment": Protocol("Part segmentation", "labels", _segment_config, segment, by_default=False),
 }
 
+ALL = "all"
+
 
 def chosen_protocols(names: Sequence[str]) -> list[str]:
-    """The named protocols in the order of the table, or those that run by default.
+    """The named protocols in the order of the table, or those that run by default; "all" are all.
 
     Raises:
         ConfigError: for an unknown name.
 
     >>> chosen_protocols([]), chosen_protocols(["finetune", "probe"])
     (['probe', 'fewshot', 'retrieve'], ['probe', 'finetune'])
+    >>> len(chosen_protocols(["all"])) == len(PROTOCOLS)
+    True
     """
+    if list(names) == [ALL]:
+        return list(PROTOCOLS)
     for name in names:
         if name not in PROTOCOLS:
             raise ConfigError(f"protocols: unknown protocol '{name}': {nearest(name, PROTOCOLS)}")
