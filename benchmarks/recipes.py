@@ -181,7 +181,7 @@ def over_of(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     if arguments.threads:
         trainer["threads"] = arguments.threads
     # The last epoch is always probed.
-    trainer["probe_every"] = 1 if arguments.final else 1_000_000
+    trainer["probe_every"] = 1 if arguments.final and not arguments.last else 1_000_000
     if arguments.source == "synthetic":
         trainer["probe_source"] = f"modelnet40:{ensure_synthetic(settings=VALIDATION)}"
         trainer["validation_share"] = VALIDATION_SHARE
@@ -227,6 +227,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--epochs", type=int, default=0, help="instead of those of the scale")
     made.add_argument("--threads", type=int, default=0, help="0 takes every core")
+    made.add_argument(
+        "--last", action="store_true", help="with --final: probe the last epoch only, so no times"
+    )
     made.add_argument("--final", action="store_true", help="also score on the test split, once")
     return made
 

@@ -360,7 +360,8 @@ class Trainer:
         if accuracy is not None:
             line["probe_validation"] = accuracy
             said = f", validation accuracy {100 * accuracy:.1f} %"
-            if accuracy > progress.best.get("accuracy", -1.0):
+            # Of equal ones the later: a small validation part soon says 100 % of every epoch.
+            if accuracy >= progress.best.get("accuracy", -1.0):
                 progress.best = {"accuracy": accuracy, "epoch": epoch}
                 self.export({"epoch": epoch, "probe_validation": accuracy})
         if recalls := self.held_out.recall(self.objective, epoch):
