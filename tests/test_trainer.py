@@ -24,6 +24,7 @@ from pixcloud.errors import CheckpointError, ConfigError, FileFormatError, Train
 from pixcloud.export import load_encoder
 from pixcloud.objective import CrossModalObjective
 from pixcloud.optimizer import build_optimizer
+from pixcloud.selection import Selection
 from pixcloud.step import Step
 from pixcloud.trainer import pretrain
 from pixcloud.types import PairBatch
@@ -71,6 +72,18 @@ def test_run_folder(pair_tree: Path, tmp_path: Path) -> None:
     encoder = load_encoder(run)
     assert encoder.embed(torch.rand(3, 40, 3)).shape == (3, 32)
     assert not encoder.training
+
+
+def test_of_equal_validation_accuracies_the_later_epoch_is_kept(
+    pair_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small validation part soon says 100 %; less than before keeps what was better."""
+    said = iter([0.5, 1.0, 1.0, 0.75])
+    monkeypatch.setattr(Selection, "probe", lambda self, encoder, epoch: next(said))
+    run = tmp_path / "run"
+    pretrain(small(pair_tree, run, trainer={"epochs": 4}))
+    origin = json.loads((run / "encoder" / "config.json").read_text())["origin"]
+    assert (origin["epoch"], origin["probe_validation"]) == (2, 1.0)
 
 
 def test_weights_of_the_losses(pair_tree: Path, tmp_path: Path) -> None:

@@ -118,6 +118,33 @@ def test_missing_folders_and_broken_lists(tmp_path: Path) -> None:
         read_shapenetpart(tmp_path, "train")
 
 
+def test_a_list_tells_of_a_missing_last_file(tmp_path: Path) -> None:
+    write_shapenetpart(tmp_path, clouds("test"), PARTS)
+    folder = tmp_path / "shapenet_part_seg_hdf5_data"
+    listing = folder / "test_hdf5_file_list.txt"
+    listing.write_text("a/b/ply_data_test0.h5\n")
+    assert len(read_shapenetpart(tmp_path, "test").points)
+    listing.write_text("a/b/ply_data_test0.h5\na/b/ply_data_test1.h5\n")
+    with pytest.raises(DataError, match=r"ply_data_test1\.h5: missing, and test_hdf5_file_list"):
+        read_shapenetpart(tmp_path, "test")
+
+
+def test_fractions_are_no_labels(tmp_path: Path) -> None:
+    write_shapenetpart(tmp_path, clouds("test"), PARTS)
+    path = tmp_path / "shapenet_part_seg_hdf5_data" / "ply_data_test0.h5"
+    for key in ("label", "pid"):
+        with h5py.File(path, "r+") as file:
+            kept = np.asarray(file[key])
+            del file[key]
+            file[key] = kept + 0.5
+        with pytest.raises(FileFormatError, match=f"'{key}' holds .*, expected whole numbers"):
+            read_shapenetpart(tmp_path, "test")
+        with h5py.File(path, "r+") as file:
+            del file[key]
+            file[key] = kept.astype(np.float32)  # whole, if of another type
+    assert len(read_shapenetpart(tmp_path, "test").points)
+
+
 def test_what_the_writer_refuses(tmp_path: Path) -> None:
     for bad, names, reason in (
         (clouds(parts=None), PARTS, "without part labels"),

@@ -110,6 +110,8 @@ def test_baselines_and_other_samples(tmp_path: Path) -> None:
         with keeping_outcomes():
             value = Outcomes(np.array([1.0, name != "a", 0.0, 1.0]), units)
             rows = [row(name, 0.5, value), row(f"{name}, untrained", 0.1, value)]
+            scratch = row(f"{name}, from scratch", 0.1, value)  # of a protocol that is its alone
+            rows.append(dataclasses.replace(scratch, protocol="fine-tuned, all weights"))
             append_rows(tmp_path / f"{name}.jsonl", rows)
         found[name] = read_rows(tmp_path / f"{name}.jsonl")
     found["d"] = [dataclasses.replace(found["a"][0], encoder="d", protocol="svm alone")]

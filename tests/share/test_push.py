@@ -28,6 +28,7 @@ from pixcloud.evaluate.results import ResultRow, append_rows, read_rows
 from pixcloud.evaluate.segmenter import PointSegmenter, save_segmenter
 from pixcloud.export import PictureSide, save_encoder, weights_sha256
 from pixcloud.heads import ProjectionHead
+from pixcloud.share.card_results import select
 
 SETTINGS = {"embed_dim": 8, "widths": [4, 4]}
 ROW = ResultRow(
@@ -182,6 +183,33 @@ def test_tables_of_their_own_and_the_picture_tower(run: Path, tmp_path: Path) ->
     assert pixcloud.load_cross_modal(out).embed_images(torch.rand(3, 24, 24)).shape == (3,)
 
 
+def test_baselines_of_other_encoders_stay_out() -> None:
+    """A results file may hold several encoders, each with its own."""
+    rows = [
+        dataclasses.replace(ROW, encoder=name, encoder_sha256=sha256, value=value)
+        for name, sha256, value in (
+            ("a", "A", 0.9),
+            ("a, untrained", "UA", 0.5),
+            ("b", "B", 0.7),
+            ("b, untrained", "UB", 0.2),
+        )
+    ]
+    found = select(rows, "A")
+    assert {name: [row.value for row in own] for name, own in found.items()} == {
+        "these weights": [0.9],
+        "the same, untrained": [0.5],
+    }
+    # Of a classifier, the rows of that one fine-tuning: other data and shares have other weights.
+    tuned = [
+        dataclasses.replace(ROW, encoder="a", encoder_sha256="A", protocol=protocol, settings=own)
+        for protocol, own in (
+            ("fine-tuned, all weights, 1 % of labels", {"model_sha256": "M1"}),
+            ("frozen encoder, mlp head, 5 % of labels", {"model_sha256": "M5"}),
+        )
+    ]
+    assert select(tuned, "M5") == {"these weights": [tuned[1]]}
+
+
 def test_synthetic_data_are_called_so(tmp_path: Path) -> None:
     encoder = build_encoder("pointnet", **SETTINGS)
     save_encoder(tmp_path / "e", encoder, origin={"source": "synthetic"})
@@ -217,7 +245,9 @@ def test_fine_tuned_models(kind: str, tmp_path: Path) -> None:
     origin = {"encoder": "/secret/run", "encoder_sha256": "a" * 64, "trained_on": "mine train"}
     save(tmp_path / kind, model.eval(), origin)
     row = dataclasses.replace(ROW, protocol="fine-tuned, all weights", encoder_sha256="a" * 64)
-    append_rows(tmp_path / "results.jsonl", [row, dataclasses.replace(row, protocol="svm")])
+    row = dataclasses.replace(row, settings={"model_sha256": weights_sha256(model)})
+    other = dataclasses.replace(row, protocol="svm", settings=ROW.settings)
+    append_rows(tmp_path / "results.jsonl", [row, other])
     words = ["--results", f"{tmp_path}/results.jsonl", "--out", f"{tmp_path}/hub", *LICENCES]
     assert cli.main(["push", f"{tmp_path}/{kind}", "me/cups", *words]) == 0
     header, text = card_of(tmp_path / "hub")

@@ -120,6 +120,31 @@ def test_what_is_no_store(tmp_path: Path) -> None:
         VectorStore(tmp_path / "strange")
 
 
+def test_a_kill_while_it_is_made_leaves_no_useless_folder(tmp_path: Path) -> None:
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "vectors.sqlite").touch()  # as SQLite leaves it before the first commit
+    with pytest.raises(StoreError, match="no index of the form"):
+        VectorStore(tmp_path / "index")
+    with VectorStore(tmp_path / "index", About(dim=2)) as store:
+        store.add(["a"], np.ones((1, 2)))
+    with VectorStore(tmp_path / "index") as store:
+        assert len(store) == 1
+    with sqlite3.connect(tmp_path / "other.sqlite") as base:
+        base.execute("CREATE TABLE mine (a)")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other.sqlite").rename(tmp_path / "other" / "vectors.sqlite")
+    with pytest.raises(StoreError, match="a database of something else"):
+        VectorStore(tmp_path / "other", About(dim=2))
+
+
+@pytest.mark.parametrize("names", ["ab", ["a", ""], ["a", 3]])
+def test_names_are_texts(tmp_path: Path, names: Any) -> None:
+    with VectorStore(tmp_path / "index", About(dim=2)) as store:
+        with pytest.raises(StoreError, match="a list of texts that are not empty"):
+            store.add(names, np.eye(2))
+        assert len(store) == 0
+
+
 def test_another_writer_is_waited_for_and_told(tmp_path: Path) -> None:
     store = VectorStore(tmp_path / "index", About(dim=2))
     store._base.execute("PRAGMA busy_timeout = 50")

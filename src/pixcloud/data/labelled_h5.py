@@ -79,13 +79,29 @@ def checked_labels(path: Path, labels: np.ndarray, clouds: int, classes: int) ->
             f"{path}: 'label' has shape {labels.shape}, expected ({clouds},) or ({clouds}, 1); "
             f"{AGAIN}"
         )
-    labels = labels.reshape(-1).astype(np.int64)
+    labels = whole_numbers(path, "label", labels.reshape(-1))
     if clouds and not 0 <= labels.min() <= labels.max() < classes:
         raise FileFormatError(
             f"{path}: labels from {labels.min()} to {labels.max()}, and {classes} classes are "
             "known; keep the files and the list of names of one data set together"
         )
     return labels
+
+
+def whole_numbers(path: Path, key: str, values: np.ndarray) -> np.ndarray:
+    """Labels as int64.
+
+    Raises:
+        FileFormatError: if one is no whole number.
+    """
+    with np.errstate(invalid="ignore"):  # NaN, which then differs
+        whole = values.astype(np.int64)
+    if not np.array_equal(whole, values):
+        first = np.flatnonzero((whole != values).reshape(-1))[0]
+        raise FileFormatError(
+            f"{path}: '{key}' holds {values.reshape(-1)[first]}, expected whole numbers; {AGAIN}"
+        )
+    return whole
 
 
 def same_points(parts: list[tuple[Path, np.ndarray]]) -> np.ndarray:
@@ -185,6 +201,23 @@ def numbered(folder: Path, prefix: str) -> list[Path]:
                 "expected the numbers 0 and on without gaps"
             )
     return files
+
+
+def check_listed(listing: Path, files: list[Path]) -> None:
+    """Check that a list of files, where there is one, names none that is not there.
+
+    Numbers tell of a gap, and only a list of a missing last file.
+
+    Raises:
+        DataError: naming the first that is missing.
+    """
+    if not listing.is_file():
+        return
+    known = {path.name for path in files}
+    for line in read_lines(listing):
+        name = line.replace("\\", "/").rsplit("/", 1)[-1]
+        if name not in known:
+            raise DataError(f"{listing.parent / name}: missing, and {listing.name} names it")
 
 
 def read_lines(path: Path) -> list[str]:

@@ -75,6 +75,7 @@ def read_shapenetpart(root: Path, split: str) -> LabelledClouds:
     files = labelled_h5.numbered(folder, f"ply_data_{split}")
     if not files:
         raise DataError(f"{folder}: no {split} split; expected ply_data_{split}0.h5 in it")
+    labelled_h5.check_listed(folder / f"{split}_hdf5_file_list.txt", files)
     part_names = read_part_names(root)
     points, labels, parts = [], [], []
     for path in files:
@@ -85,7 +86,7 @@ def read_shapenetpart(root: Path, split: str) -> LabelledClouds:
         labels.append(labelled_h5.checked_labels(path, label, len(cloud), len(part_names)))
         parts.append(_checked_parts(path, part, cloud.shape[:2], labels[-1], part_names))
     clouds = LabelledClouds(
-        name="shapenetpart" if list(part_names) == list(PUBLISHED_PARTS) else folder.parent.name,
+        name=_name(folder, part_names),
         split=split,
         points=labelled_h5.same_points(points),
         labels=np.concatenate(labels),
@@ -96,6 +97,15 @@ def read_shapenetpart(root: Path, split: str) -> LabelledClouds:
     if not len(clouds.points):
         raise DataError(f"{folder}: the {split} split holds no clouds")
     return clouds
+
+
+def _name(folder: Path, part_names: dict[str, list[str]]) -> str:
+    """What tables call the data: ShapeNetPart only where categories and numbers of parts are."""
+    counts = {name: len(parts) for name, parts in part_names.items()}
+    if list(counts.items()) == list(PUBLISHED_PARTS.items()):
+        return "shapenetpart"
+    own = folder.parent.name if folder.name in FOLDERS else folder.name
+    return f"other-{own}" if own == "shapenetpart" else own
 
 
 def has_split(root: Path, split: str) -> bool:
@@ -116,7 +126,7 @@ def _checked_parts(
 ) -> np.ndarray:
     if parts.shape != shape:
         raise FileFormatError(f"{path}: 'pid' has shape {parts.shape}, expected {shape}")
-    parts = parts.astype(np.int64)
+    parts = labelled_h5.whole_numbers(path, "pid", parts)
     offsets = np.array(part_offsets(part_names))
     low, high = offsets[labels][:, None], offsets[labels + 1][:, None]
     wrong = ((parts < low) | (parts >= high)).any(axis=1)

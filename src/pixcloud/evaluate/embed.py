@@ -79,7 +79,8 @@ def embed(
         batch_size: shapes embedded at a time.
         up: the axis of the shapes that points up; training has y up.
         seed: of the points that are taken.
-        remove_missing: remove from the store what is not among the shapes any more.
+        remove_missing: remove from the store what is not among the shapes any more, or cannot be
+            read any more; otherwise the vectors of before stay.
         strict: stop at the first file that cannot be read; otherwise such files are left out and
             named.
 
@@ -176,7 +177,7 @@ def _to_store(
         store.add(names, vectors, stamps=[stamps[path] for path in read], replace=True)
         result.added += len(names)
     if remove_missing:
-        known = {reader.name(path) for path in paths}
+        known = {reader.name(path) for path in paths} - set(reader.refused)
         result.removed = store.remove([name for name in there if name not in known])
     result.refused, result.total = reader.refused, len(store)
     if not result.total:

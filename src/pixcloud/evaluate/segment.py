@@ -288,6 +288,7 @@ def _details(
         "epoch": record.epoch,
         "epochs_run": record.epochs,
         "validation_miou": record.score[0] if record.score else None,
+        "model_sha256": weights_sha256(tested.model),
         "segment": dataclasses.asdict(settings) | {"fractions": list(settings.fractions)},
         "fit": dataclasses.asdict(config.fit),
         "optim": dataclasses.asdict(config.optim),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 # What some protocols report beside their main number, on the same predictions.
+BASELINES = (", untrained", ", from scratch")
 SECONDARY = ("class_mean_accuracy", "class_mIoU", "point_accuracy")
 
 
@@ -120,6 +121,8 @@ def _own(rows: Sequence[ResultRow]) -> dict[tuple[str, str, str], ResultRow]:
     own: dict[tuple[str, str, str], ResultRow] = {}
     names: dict[str, str] = {}
     for row in rows:
+        if row.encoder.endswith(BASELINES):
+            continue
         kind = row.protocol.split()[0]  # the first row of a kind is the encoder's
         if row.encoder == names.setdefault(kind, row.encoder) and row.metric not in SECONDARY:
             own[row.protocol, row.dataset, row.metric] = row

@@ -52,11 +52,7 @@ class CardFacts:
     @property
     def results(self) -> dict[str, list[ResultRow]]:
         """Rows of these weights, and their baselines'."""
-        if self.model.kind == "encoder":
-            return select(self.rows, self.model.sha256)
-        trained_from = str((self.model.meta.get("origin") or {}).get("encoder_sha256", ""))
-        start = "fine-tuned" if self.model.kind == "classifier" else "part"
-        return select(self.rows, trained_from, start=start)
+        return select(self.rows, self.model.sha256)
 
     @property
     def sources(self) -> list[str]:
@@ -200,8 +196,10 @@ def _results(facts: CardFacts) -> str:
     found = facts.results
     if not found:
         return "No results of these weights are at hand."
+    # How weights of others were chosen is not known: many were, by their test accuracy.
+    chosen = "C, epochs and weights" if facts.record else "C and epochs of these evaluations"
     note = (
-        "Values and intervals in percent. C, epochs and weights are chosen without the test split "
+        f"Values and intervals in percent. {chosen} are chosen without the test split "
         'unless the protocol says "published", which fixes C. Each number has its settings in '
         "`results.jsonl`."
     )

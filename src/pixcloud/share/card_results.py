@@ -20,32 +20,44 @@ BASELINES = {", untrained": "the same, untrained", ", from scratch": "the same, 
 HANDMADE = "hand-made descriptor"
 
 
-def contender(row: ResultRow, sha256: str) -> str:
-    """Who scored a row: these weights, a baseline, or "" for any other weights."""
+def contender(row: ResultRow, sha256: str, names: set[str]) -> str:
+    """Who scored a row: these weights, a baseline of theirs, or "" for any other weights.
+
+    Args:
+        row: of a results file, in which other encoders may stand too.
+        sha256: of the encoder, or of the classifier or segmenter.
+        names: what rows of these weights call them.
+    """
     for ending, words in BASELINES.items():
         if row.encoder.endswith(ending):
-            return words
+            return words if row.encoder.removesuffix(ending) in names else ""
     if row.settings.get("architecture") == "shape distributions":
         return HANDMADE
-    return OWN if row.encoder_sha256 == sha256 else ""
+    return OWN if _is_own(row, sha256) else ""
 
 
-def select(rows: Sequence[ResultRow], sha256: str, start: str = "") -> dict[str, list[ResultRow]]:
+def _is_own(row: ResultRow, sha256: str) -> bool:
+    baseline = row.encoder.endswith(tuple(BASELINES))
+    return sha256 in (row.encoder_sha256, row.settings.get("model_sha256")) and not baseline
+
+
+def select(rows: Sequence[ResultRow], sha256: str) -> dict[str, list[ResultRow]]:
     """The last row of each kind, by contender.
 
     Args:
         rows: in the order of their file.
-        sha256: of the encoder whose rows are wanted.
-        start: what their protocol must begin with.
+        sha256: of the encoder whose rows are wanted, or of a classifier or segmenter, whose rows
+            are those of that one fine-tuning.
 
     Returns:
         contender -> its rows; baselines only where these weights have a row of the same protocol,
         data and metric. Empty if these weights have none.
     """
     latest: dict[tuple[str, ...], tuple[str, ResultRow]] = {}
+    names = {row.encoder for row in rows if _is_own(row, sha256)}
     for row in rows:
-        name = contender(row, sha256)
-        if name and row.protocol.startswith(start):
+        name = contender(row, sha256, names)
+        if name:
             latest[name, *_kind(row)] = name, row
     own = {_kind(row) for name, row in latest.values() if name == OWN}
     found: dict[str, list[ResultRow]] = {}

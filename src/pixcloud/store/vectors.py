@@ -93,9 +93,8 @@ class VectorStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._base = sqlite3.connect(self.path, timeout=30, isolation_level=None)
             # What is confirmed is on the disk, also after a power cut.
-            self._base.execute("PRAGMA synchronous = FULL")
-            if new:
-                assert about is not None
+            self._base.execute("PRAGMA synchronous = EXTRA")
+            if about is not None:  # a kill may have left the file of a store without its tables
                 self._create(about)
             self.about = self._read_about()
         if about is not None:
@@ -143,6 +142,8 @@ class VectorStore:
             StoreError: for another D, vectors that are 0 or not finite, a name twice, or one that
                 is there already; if the disk is full or another process keeps writing.
         """
+        if isinstance(names, str) or not all(isinstance(n, str) and n for n in names):
+            raise StoreError("names: a list of texts that are not empty is expected")
         unit = unit_vectors(vectors, self.about.dim, names)
         stamps = [""] * len(names) if stamps is None else list(stamps)
         if len(set(names)) != len(names):
@@ -294,9 +295,14 @@ class VectorStore:
         return (path for path in self.folder.iterdir() if not path.name.startswith(FILE))
 
     def _create(self, about: About) -> None:
+        there = "SELECT 1 FROM sqlite_master WHERE name = 'about'"
+        if self._base.execute(there).fetchone():
+            return
         with self._transaction() as base:
-            if base.execute("SELECT 1 FROM sqlite_master WHERE name = 'about'").fetchone():
+            if base.execute(there).fetchone():
                 return  # another process was faster
+            if base.execute("SELECT 1 FROM sqlite_master").fetchone():
+                raise StoreError(f"{self.path}: a database of something else; give a new folder")
             for statement in _TABLES.split(";"):
                 base.execute(statement)
             pairs = [("format", FORMAT), *((k, json.dumps(v)) for k, v in asdict(about).items())]
