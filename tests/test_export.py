@@ -15,6 +15,7 @@ from pixcloud.encoders import DGCNN, PointEncoder, build_encoder
 from pixcloud.errors import WeightsError
 from pixcloud.export import load_encoder, load_head, save_encoder, weights_sha256
 from pixcloud.heads import ProjectionHead
+from pixcloud.share.models import open_model
 
 
 def small(seed: int = 0) -> PointEncoder:
@@ -196,3 +197,15 @@ def test_places_without_an_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         load_encoder(tmp_path)
     with pytest.raises(WeightsError, match="nobody/nothing: neither a folder here nor to be had"):
         load_encoder("nobody/nothing")
+
+
+def test_a_misspelt_run_is_no_owner_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for load in (load_encoder, open_model):
+        with pytest.raises(
+            WeightsError, match=r"runs/frist: no such folder; in runs/ there.* first"
+        ):
+            load("runs/frist")

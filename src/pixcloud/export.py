@@ -269,7 +269,7 @@ def find_encoder(source: str | Path) -> Path:
     if path.exists():
         raise WeightsError(
             f"{path}: no encoder there; expected {CONFIG} and {WEIGHTS} in it or in encoder/ below "
-            "(a run writes them when it ends)"
+            "(a run writes them when it ends: --resume true takes one up that was stopped)"
         )
     if not is_hub_id(str(source)):
         raise WeightsError(f"{path}: no such folder; give a run, an exported encoder or a Hub id")

@@ -11,7 +11,7 @@ import re
 import textwrap
 from pathlib import Path
 
-from pixcloud.errors import WeightsError
+from pixcloud.errors import WeightsError, some
 
 FETCHED = ["*.json", "*.safetensors"]
 _PART = r"[A-Za-z0-9][\w.-]*"
@@ -34,13 +34,17 @@ def download(source: str) -> Path:
         source: "owner/name" or "owner/name@revision".
 
     Raises:
-        WeightsError: if there is no such repository or revision, it may not be read, or the Hub
-            cannot be reached and there is no copy here.
+        WeightsError: if there is no such repository or revision, it may not be read, the Hub
+            cannot be reached and there is no copy here, or a folder here has the owner's name.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HTTPError
 
     name, _, revision = source.partition("@")
+    above = Path(name).parent
+    if above.is_dir():  # a folder here is meant, and no owner on the Hub
+        near = sorted(each.name for each in above.iterdir() if each.is_dir())
+        raise WeightsError(f"{source}: no such folder; in {above}/ there are: {some(near)}")
     try:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=FETCHED))
     except (OSError, ValueError, HTTPError) as error:

@@ -180,5 +180,7 @@ def _translated(
     if missing or left:
         problems = [f"missing: {some(missing)}"] if missing else []
         problems += [f"not known here: {some(sorted(left))}"] if left else []
+        if any(key.startswith("inv_head.") for key in left):
+            problems.append("that is CrossPoint's projection head: try pixcloud import crosspoint")
         raise WeightsError(f"{origin}: not the state dict of a {port.title}; {'; '.join(problems)}")
     return weights, head

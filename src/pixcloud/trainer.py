@@ -360,8 +360,7 @@ class Trainer:
         if accuracy is not None:
             line["probe_validation"] = accuracy
             said = f", validation accuracy {100 * accuracy:.1f} %"
-            # Of equal ones the later: a small validation part soon says 100 % of every epoch.
-            if accuracy >= progress.best.get("accuracy", -1.0):
+            if accuracy >= progress.best.get("accuracy", -1.0):  # small sets soon say 100 % of all
                 progress.best = {"accuracy": accuracy, "epoch": epoch}
                 self.export({"epoch": epoch, "probe_validation": accuracy})
         if recalls := self.held_out.recall(self.objective, epoch):

@@ -14,7 +14,7 @@ from pixcloud.data.files import read_cloud, write_cloud_ply
 from pixcloud.data.folder import list_folder, read_folder, read_part_folder
 from pixcloud.data.part_files import part_colors, write_labelled_cloud, write_labelled_mesh
 from pixcloud.data.part_labels import labelled_points
-from pixcloud.data.sources import split_there
+from pixcloud.data.sources import holds, split_there
 from pixcloud.encoders import build_encoder
 from pixcloud.errors import DataError, FileFormatError
 from pixcloud.types import Mesh
@@ -175,3 +175,18 @@ def test_protocols_read_folders(mugs: Path, capsys: pytest.CaptureFixture[str]) 
         assert cli.main([words[0], f"{mugs.parent}/enc", *source, *words[1:]]) == 0
     assert open_parts(str(mugs), "test").part_names
     assert "Part segmentation" in capsys.readouterr().out
+
+
+def test_class_folders_are_recognised(mugs: Path, tmp_path: Path) -> None:
+    """A bare path of them is data for the protocols; of anything else ModelNet40 is expected."""
+    assert (
+        open_labelled(str(mugs), "train").classes
+        == open_labelled(f"folder:{mugs}", "train").classes
+    )
+    assert holds(str(mugs)) == (False, True)
+    other = tmp_path / "other"
+    (other / "a").mkdir(parents=True)
+    (other / "a" / "notes.md").touch()
+    assert holds(str(other)) == (False, False)
+    with pytest.raises(DataError, match="no ModelNet40 there"):
+        open_labelled(str(other), "train")

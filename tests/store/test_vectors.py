@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from pixcloud.errors import StoreError
-from pixcloud.store import About, VectorStore, vectors
+from pixcloud.store import About, VectorStore, approximate, vectors
 from pixcloud.store.exact import nearest
 
 RNG = np.random.default_rng(0)
@@ -243,6 +243,23 @@ def test_the_index_of_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         with VectorStore(tmp_path / "index") as store:
             assert store.search(stored[2999:3000], k=1).names == [["late"]]
             assert store.needs_index()
+
+
+def test_an_index_that_finds_too_few_is_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(vectors, "EXACT_UP_TO", 100)
+    monkeypatch.setattr(approximate, "LEAST", 1.1)
+    said: list[str] = []
+    with VectorStore(tmp_path / "index", About(dim=8)) as store:
+        store.add(names_of(400), RNG.normal(size=(400, 8)))
+        store.build_index(said.append)
+        assert "every search compares with all of them" in said[-1]
+        monkeypatch.setattr(store, "_search_index", None)
+        query = RNG.normal(size=(1, 8))
+        assert store.search(query, k=5) == store.search(query, k=5, exact=True)
+        assert not store.needs_index()
 
 
 def test_without_faiss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,15 @@ class FolderShape(NamedTuple):
     split: str
 
 
+def has_class_folders(root: Path) -> bool:
+    """Whether folders below it, or below splits in it, hold clouds or meshes."""
+    for pattern in ("*/*", "*/*/*"):
+        for path in root.glob(pattern):
+            if path.suffix.lower() in SHAPE_SUFFIXES and not path.name.startswith("."):
+                return True
+    return False
+
+
 def list_folder(root: Path) -> list[FolderShape]:
     """The shapes of class folders, sorted by class and name.
 

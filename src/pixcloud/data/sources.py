@@ -5,7 +5,7 @@ To add a data set, write its reader and put one line into a table below.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pixcloud.data import shapenet
@@ -124,7 +124,10 @@ def open_pair_index(source: str) -> shapenet.PairIndex:
     if not name:
         name = recognise(root, {n: marks for n, (_, marks) in PAIR_READERS.items()}, "pairs")
     if name not in PAIR_READERS:
-        raise ConfigError(f"data.source: '{name}' holds no pairs; {nearest(name, PAIR_READERS)}")
+        raise ConfigError(
+            f"data.source: '{name}' holds no pairs of clouds and pictures; {_known(PAIR_READERS)}; "
+            "of meshes pixcloud data make makes some"
+        )
     return PAIR_READERS[name][0](root)
 
 
@@ -136,12 +139,26 @@ def open_labelled(source: str, split: str, key: str = "data.source") -> Labelled
     """
     name, root = parse_source(source, key)
     if name not in LABELLED_READERS:  # of pairs it is the split that lies beside them
-        markers = {n: marks for n, (_, marks) in LABELLED_READERS.items()}
-        name = recognise(root, markers, "modelnet40")
+        name = _labelled_kind(root)
     clouds = LABELLED_READERS[name][0](root, split)
     if source == SYNTHETIC:
         clouds.name = SYNTHETIC
     return clouds
+
+
+def _labelled_kind(root: Path) -> str:
+    """What lies at a bare path, or beside pairs: class folders are known by the shapes in them."""
+    name = recognise(root, {n: marks for n, (_, marks) in LABELLED_READERS.items()}, "")
+    pairs = recognise(root, {n: marks for n, (_, marks) in PAIR_READERS.items()}, "")
+    if name or pairs or not root.is_dir():
+        return name or "modelnet40"
+    from pixcloud.data.folder import has_class_folders
+
+    return "folder" if has_class_folders(root) else "modelnet40"
+
+
+def _known(readers: Mapping[str, object]) -> str:
+    return f"known ones are {', '.join(repr(name) for name in readers)}"
 
 
 def split_there(source: str, split: str) -> bool:
@@ -188,7 +205,8 @@ def holds(source: str) -> tuple[bool, bool]:
     pairs = {n: marks for n, (_, marks) in PAIR_READERS.items()}
     labelled = {n: marks for n, (_, marks) in LABELLED_READERS.items()}
     has_pairs = name in PAIR_READERS or (not name and recognise(root, pairs, "") != "")
-    return has_pairs, name in LABELLED_READERS or recognise(root, labelled, "") != ""
+    beside = recognise(root, labelled, "") or (_labelled_kind(root) == "folder" and not name)
+    return has_pairs, name in LABELLED_READERS or bool(beside)
 
 
 def recognise(root: Path, markers: dict[str, tuple[str, ...]], default: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pixcloud.errors import ConfigError
+from pixcloud.errors import ConfigError, PixCloudError
 from pixcloud.evaluate.settings import ProbeConfig
 
 if TYPE_CHECKING:
@@ -95,6 +95,22 @@ def _together() -> Iterator[World]:
         yield world
 
 
+def other_data(encoder: str, source: str) -> str:
+    """A note where a run was pre-trained on other data than it is scored on, or nothing."""
+    from pixcloud.config_files import load_config
+
+    path = Path(encoder).expanduser() / "config.yaml"
+    try:
+        trained: str = load_config(path).data.source if path.is_file() else source
+    except PixCloudError:  # a run of another version is scored all the same
+        return ""
+    if trained == source:
+        return ""
+    return (
+        f"note: {encoder} was pre-trained on {trained}, and is scored on {source} (--data.source)"
+    )
+
+
 def _probe(config: ProbeConfig, out: Path, world: World) -> ProbeResult:
     """The part of one process."""
     from pixcloud.data.sources import open_labelled
@@ -102,6 +118,8 @@ def _probe(config: ProbeConfig, out: Path, world: World) -> ProbeResult:
 
     encoder = _shared_encoder(config.encoder, world)
     source = config.data.source
+    if world.first and (words := other_data(config.encoder, source)):
+        print(words, file=sys.stderr)
     train = world.agree(lambda: open_labelled(source, "train"))
     test = world.agree(lambda: open_labelled(source, "test"))
     return run_probe(

@@ -39,7 +39,7 @@ class SearchResult:
             table.add_column(name)
         for query, names, scores in zip(self.queries, self.names, self.scores, strict=True):
             for rank, (name, score) in enumerate(zip(names, scores, strict=True), 1):
-                cells = [str(rank), name, f"{score:.4f}"]
+                cells = [str(rank), name, f"{score:.6f}"]
                 table.add_row(*([query] if several else []), *cells)
         return table
 

@@ -21,6 +21,7 @@ from pixcloud.store.exact import nearest
 
 FOLDER, FILE, NOTE = "nearest", "index.faiss", "index.json"
 RECALL = 0.98  # of the ten best, that the measured number of cells has to reach
+LEAST = 0.95  # an index that finds fewer of them is not asked
 _MOST_CELLS = 4096
 _SAMPLE = 200  # vectors that the recall is measured on
 _CANDIDATES = 8  # for each wanted one: their exact cosines decide
@@ -66,6 +67,11 @@ class ApproximateIndex:
         """Vectors in it, those among them that were removed since."""
         return int(self._index.ntotal)
 
+    @property
+    def useful(self) -> bool:
+        """Whether it finds enough of the nearest; of vectors without structure none does."""
+        return self.recall >= LEAST
+
     def candidates(self, query: np.ndarray, k: int) -> np.ndarray:
         """Numbers of rows (C,) int64 among which the best k of (D,) are, as a rule."""
         wanted = min(_CANDIDATES * k + 16, int(self._index.ntotal))
@@ -103,8 +109,11 @@ class ApproximateIndex:
             f"index of {len(vectors):,} vectors: {looked} of {cells} cells are looked at, which "
             f"found {100 * recall:.1f} % of the ten nearest of {min(_SAMPLE, len(vectors))} vectors"
         )
-        if recall < RECALL:
-            say("warning: these vectors have little structure, and the index gains little")
+        if recall < LEAST:
+            say(
+                "warning: these vectors have too little structure for an index; every search "
+                "compares with all of them"
+            )
 
     @staticmethod
     def _tune(

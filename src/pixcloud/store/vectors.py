@@ -192,7 +192,7 @@ class VectorStore:
             raise StoreError(f"k is {k}: expected at least 1")
         unit = unit_vectors(queries, self.about.dim, [f"query {i}" for i in range(len(queries))])
         with self._told(), self._snapshot():
-            if exact or k > _MOST_BY_INDEX or not self._index.load():
+            if exact or k > _MOST_BY_INDEX or not (self._index.load() and self._index.useful):
                 found = [self._compare_all(query, k) for query in unit]
             else:
                 found = [self._search_index(query, k) for query in unit]

@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -114,6 +115,7 @@ def ensure_synthetic(
     Example:
         >>> folder = ensure_synthetic()  # doctest: +SKIP
     """
+    usual = settings is None
     settings = settings or SyntheticSettings()
     root = root or default_folder()
     digest = hashlib.sha256(json.dumps(asdict(settings)).encode()).hexdigest()[:10]
@@ -125,6 +127,8 @@ def ensure_synthetic(
         _remove_unfinished(root)
         temporary = root / f"{UNFINISHED}{os.getpid()}-{final.name}"
         temporary.mkdir()
+        if usual:
+            print(f"making the embedded data, once, in {final}: about a minute", file=sys.stderr)
         try:
             _make(temporary, settings, workers)
             _move(temporary, final)
