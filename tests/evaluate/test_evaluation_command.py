@@ -173,7 +173,7 @@ def test_named_protocols(
     code, _, err = evaluate(*words, "--protocols", "[all]", "--fit.epochs", 3, capsys=capsys)
     assert code == 0
     assert len(asked) == 2
-    assert "5/5 segment" in err
+    assert "6/6 segment" in err
     assert "segment skipped" in err
     code, _, err = evaluate(*words, "--protocols", "[prob]", capsys=capsys)
     assert code == 2
@@ -277,7 +277,24 @@ def test_notes(tmp_path: Path) -> None:
 
 
 def test_every_protocol_is_a_command() -> None:
-    assert set(PROTOCOLS) <= set(cli.COMMANDS)
+    assert {name.partition("-")[0] for name in PROTOCOLS} <= set(cli.COMMANDS)
+
+
+def test_both_ways_of_few_shot_have_tables_of_their_own(
+    encoder: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_encoder(tmp_path / "other", build_encoder("pointnet", embed_dim=16, widths=[8, 8]))
+    words = (encoder, "--data.source", labelled, "--out", tmp_path / "r.jsonl")
+    words += ("--protocols", "[fewshot,fewshot-point-bert]", "--fit.epochs", 1)
+    words += ("--against", f"[{tmp_path}/other]", "--table", tmp_path / "t.md")
+    code, _, err = evaluate(*words, capsys=capsys)
+    assert code == 0, err
+    assert "2/2 fewshot-point-bert" in err
+    tables = (tmp_path / "t.md").read_text().split("## Side by side, ")[1:]
+    ways = ("CrossPoint: queries from train", "Point-BERT: queries from test")
+    assert [table.partition(",")[0] for table in tables] == list(ways)
+    assert all(way not in table for table, way in zip(tables, ways[::-1], strict=True))
+    assert "rows of the same weights" in evaluate(*words, capsys=capsys)[2]
 
 
 def test_segment_is_one_of_them(

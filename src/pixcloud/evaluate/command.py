@@ -118,10 +118,10 @@ def _probe(config: ProbeConfig, out: Path, world: World) -> ProbeResult:
 
     encoder = _shared_encoder(config.encoder, world)
     source = config.data.source
-    if world.first and (words := other_data(config.encoder, source)):
-        print(words, file=sys.stderr)
     train = world.agree(lambda: open_labelled(source, "train"))
     test = world.agree(lambda: open_labelled(source, "test"))
+    if world.first and (words := other_data(config.encoder, source)):
+        print(words, file=sys.stderr)
     return run_probe(
         encoder,
         config.encoder,

@@ -27,17 +27,18 @@ class EvaluateConfig:
     Args:
         encoder: a run, an exported or imported encoder, or a Hugging Face Hub id.
         data: pairs of clouds and pictures, labelled clouds with a train and a test split, or both.
-        protocols: which ones, such as [probe,fewshot,retrieve,finetune,segment]; empty takes those
-            without training that the data allow, and [all] all of them, and says what it leaves
-            out. Of those that are named, one that cannot be done is an error.
+        protocols: which ones of probe, fewshot (CrossPoint's way), fewshot-point-bert, retrieve,
+            finetune and segment, such as [probe,finetune]. Empty takes those without training that
+            the data allow, [all] takes all of them; what is left out is said. Of those that are
+            named, one that cannot be done is an error.
         probe: of `pixcloud probe`.
-        fewshot: of `pixcloud fewshot`, CrossPoint's way.
+        fewshot: of `pixcloud fewshot`, for both ways.
         retrieve: of `pixcloud retrieve`.
         finetune: of `pixcloud finetune`.
         segment: of `pixcloud segment`.
-        fit: of `pixcloud finetune` and `segment`.
-        optim: of `pixcloud finetune` and `segment`.
-        augment: of `pixcloud finetune` and `segment`.
+        fit: of what trains: `pixcloud finetune`, `segment` and Point-BERT's few-shot.
+        optim: likewise.
+        augment: likewise.
         baseline: of `pixcloud finetune` and `segment`.
         against: other encoders, which go through the same; a table then compares each with the
             first by paired tests.

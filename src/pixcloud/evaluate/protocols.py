@@ -7,6 +7,7 @@ protocol, write a function from `EvaluateConfig` to its command's config and put
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,6 +35,16 @@ def _probe_config(config: EvaluateConfig) -> ProbeConfig:
 def _fewshot_config(config: EvaluateConfig) -> FewShotConfig:
     data = LabelledConfig(source=config.data.source)
     return FewShotConfig(encoder=config.encoder, data=data, fewshot=config.fewshot, out=config.out)
+
+
+def _point_bert_config(config: EvaluateConfig) -> FewShotConfig:
+    return dataclasses.replace(
+        _fewshot_config(config),
+        protocol="point-bert",
+        fit=config.fit,
+        optim=config.optim,
+        augment=config.augment,
+    )
 
 
 def _retrieve_config(config: EvaluateConfig) -> RetrieveConfig:
@@ -98,6 +109,9 @@ class Protocol:
 PROTOCOLS: dict[str, Protocol] = {
     "probe": Protocol("Linear probe", "labels", _probe_config, probe),
     "fewshot": Protocol("Few-shot", "labels", _fewshot_config, fewshot),
+    "fewshot-point-bert": Protocol(
+        "Few-shot, Point-BERT's way", "labels", _point_bert_config, fewshot, by_default=False
+    ),
     "retrieve": Protocol("Retrieval", "any", _retrieve_config, retrieve, _retrieved),
     "finetune": Protocol("Fine-tuning", "labels", _finetune_config, finetune, by_default=False),
     "segment": Protocol("Part segmentation", "labels", _segment_config, segment, by_default=False),

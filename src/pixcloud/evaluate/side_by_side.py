@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pixcloud.evaluate.outcomes import Paired, compare_outcomes, read_outcomes
-from pixcloud.evaluate.results import SYNTHETIC, ResultRow
+from pixcloud.evaluate.results import SYNTHETIC, ResultRow, table_of
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.table import Table
 
 # What some protocols report beside their main number, on the same predictions.
@@ -45,15 +46,20 @@ class SideBySide:
     lines: tuple[Line, ...]
     synthetic: bool
 
-    @property
-    def title(self) -> str:
-        return "Side by side" + (" (synthetic data)" if self.synthetic else "")
+    def tables(self) -> dict[str, list[list[str]]]:
+        """Title -> cells; what must not be compared, such as both ways of few-shot, is apart."""
+        made = {}
+        for kind in dict.fromkeys(table_of(line.protocol) for line in self.lines):
+            title = "Side by side" + (f", {kind}" if kind else "")
+            title += " (synthetic data)" if self.synthetic else ""
+            made[title] = self._cells([x for x in self.lines if table_of(x.protocol) == kind])
+        return made
 
-    def cells(self) -> list[list[str]]:
-        """Rows of the table, the heading first; values in per cent."""
+    def _cells(self, lines: list[Line]) -> list[list[str]]:
+        """Rows of a table, the heading first; values in per cent."""
         heading = ["protocol", "metric", "encoder", "value", f"minus {self.first}", "95 %", "p"]
         rows = [heading]
-        for line in self.lines:
+        for line in lines:
             test = ["", "", ""]
             if line.against is not None:
                 low, high = line.against.ci95
@@ -68,29 +74,38 @@ class SideBySide:
             rows.append([line.protocol, metric, line.encoder, f"{100 * line.value:.1f}", *test])
         return rows
 
-    def __rich__(self) -> Table:
-        from rich.table import Table
+    def __rich__(self) -> Group:
+        from rich.console import Group
 
-        heading, *rows = self.cells()
-        table = Table(title=self.title)
-        for place, name in enumerate(heading):
-            table.add_column(name, justify="right" if place in (3, 4) else "left")
-        shown: list[str] = []
-        for row in rows:
-            if again := row[:2] == shown:
-                row = ["", "", *row[2:]]
-            elif shown:
-                table.add_section()
-            shown = shown if again else row[:2]
-            table.add_row(*row)
-        return table
+        return Group(*(_terminal(title, cells) for title, cells in self.tables().items()))
 
     def markdown(self) -> str:
-        """The same table in Markdown."""
-        heading, *rows = ([cell.replace("|", "\\|") for cell in row] for row in self.cells())
-        lines = [heading, ["---"] * len(heading), *rows]
-        text = "\n".join(f"| {' | '.join(row)} |" for row in lines)
-        return f"## {self.title}\n\nValues in per cent.\n\n{text}\n"
+        """The same tables in Markdown."""
+        parts = []
+        for title, cells in self.tables().items():
+            heading, *rows = ([cell.replace("|", "\\|") for cell in row] for row in cells)
+            lines = [heading, ["---"] * len(heading), *rows]
+            text = "\n".join(f"| {' | '.join(row)} |" for row in lines)
+            parts.append(f"## {title}\n\nValues in per cent.\n\n{text}\n")
+        return "\n".join(parts)
+
+
+def _terminal(title: str, cells: list[list[str]]) -> Table:
+    from rich.table import Table
+
+    heading, *rows = cells
+    table = Table(title=title)
+    for place, name in enumerate(heading):
+        table.add_column(name, justify="right" if place in (3, 4) else "left")
+    shown: list[str] = []
+    for row in rows:
+        if again := row[:2] == shown:
+            row = ["", "", *row[2:]]
+        elif shown:
+            table.add_section()
+        shown = shown if again else row[:2]
+        table.add_row(*row)
+    return table
 
 
 def side_by_side(found: Mapping[str, Sequence[ResultRow]], folder: Path) -> SideBySide:
