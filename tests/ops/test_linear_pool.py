@@ -61,12 +61,14 @@ def clouds(kind: str) -> torch.Tensor:
         return x[:, :1]
     elif kind == "far":
         return x + 1e6
+    elif kind == "blocks":  # as long as three runs of rows, the last one no whole word of bits
+        return torch.randn(2, 4207, 24, dtype=torch.float64)
     return x
 
 
 @pytest.mark.parametrize("way", ["kernels", "torch"])
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("kind", ["random", "duplicates", "one cloud", "one point", "far"])
+@pytest.mark.parametrize("kind", ["random", "duplicates", "one cloud", "one point", "far", "blocks"])
 def test_against_torch(
     kind: str, training: bool, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,11 @@ def _count(dtype: Any) -> int:
     return BYTES * 8 // dtype.bitwidth
 
 
+def lanes_of(dtype: Any) -> Lanes:
+    """Type of the vectors of a numba type."""
+    return Lanes(dtype, _count(dtype))
+
+
 def _integers(floats: Lanes) -> Lanes:
     """Whole numbers as wide as the floats, so that comparisons of either choose among the other."""
     return Lanes(types.int32 if floats.dtype == types.float32 else types.int64, floats.count)
@@ -85,7 +90,7 @@ def _repeat(builder: Any, value: Any, count: int) -> Any:
 @intrinsic
 def load(_: Any, array: Any, place: Any) -> Any:
     """array[place : place + 16] of fp32, or 8 of fp64."""
-    lanes = Lanes(array.dtype, _count(array.dtype))
+    lanes = lanes_of(array.dtype)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         address = _address(context, builder, sig.args[0], args[0], args[1])
@@ -113,6 +118,19 @@ def load_whole(_: Any, array: Any, place: Any, like: Any) -> Any:
 
 
 @intrinsic
+def to_line(_: Any, array: Any) -> Any:
+    """Numbers to skip until a vector lies in one line of the cache; one in two lines costs twice."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        place = builder.ptrtoint(data, ir.IntType(64))
+        short = builder.and_(builder.neg(place), ir.Constant(ir.IntType(64), BYTES - 1))
+        return builder.udiv(short, ir.Constant(ir.IntType(64), _size(array.dtype)))
+
+    return types.intp(array), generate
+
+
+@intrinsic
 def store(_: Any, array: Any, place: Any, value: Any) -> Any:
     """array[place : ...] = value; whole numbers are cut to those of the array."""
 
@@ -125,6 +143,36 @@ def store(_: Any, array: Any, place: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), generate
+
+
+@intrinsic
+def store_bits(_: Any, array: Any, place: Any, mask: Any) -> Any:
+    """Truth values as bits, the first one the lowest, into bytes of an array from `place` on."""
+    if array.dtype != types.uint8:
+        raise TypeError(f"an array of bytes is expected, not of {array.dtype}")
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = _address(context, builder, sig.args[0], args[0], args[1])
+        bits = builder.bitcast(args[2], ir.IntType(mask.count))
+        builder.store(bits, builder.bitcast(address, bits.type.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, mask), generate
+
+
+@intrinsic
+def with_bits(_: Any, words: Any, mask: Any, bit: Any) -> Any:
+    """Whole numbers, with the bit of this number set where the mask is true."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        number = context.cast(builder, args[2], sig.args[2], words.dtype)
+        one = builder.shl(ir.Constant(number.type, 1), number)
+        set_ = builder.select(
+            args[1], _repeat(builder, one, words.count), ir.Constant(args[0].type, None)
+        )
+        return builder.or_(args[0], set_)
+
+    return words(words, mask, bit), generate
 
 
 @intrinsic

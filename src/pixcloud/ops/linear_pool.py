@@ -49,11 +49,14 @@ def linear_bn_pool(x: torch.Tensor, weight: torch.Tensor, bn: nn.BatchNorm1d) ->
     if x.device.type != "cpu":
         return _with_torch(x, weight, bn)
     # Few processors multiply faster in half precision, and the kernels have none.
+    half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
     with recorded.full_precision(x):
-        return _on_cpu(x.to(weight.dtype), weight, bn)
+        return _on_cpu(x.to(weight.dtype), weight, bn, half)
 
 
-def _on_cpu(x: torch.Tensor, weight: torch.Tensor, bn: nn.BatchNorm1d) -> torch.Tensor:
+def _on_cpu(
+    x: torch.Tensor, weight: torch.Tensor, bn: nn.BatchNorm1d, half: bool
+) -> torch.Tensor:
     if not has_kernels(x):
         return _with_torch(x, weight, bn)
     wanted = torch.is_grad_enabled() and any(
@@ -62,7 +65,7 @@ def _on_cpu(x: torch.Tensor, weight: torch.Tensor, bn: nn.BatchNorm1d) -> torch.
     if bn.training or wanted:
         running = None if bn.training else running_statistics(bn)
         pooled, mean, var, count = _LinearPool.apply(
-            x, weight, bn.weight, bn.bias, running, bn.eps, world_of(bn)
+            x, weight, bn.weight, bn.bias, running, bn.eps, world_of(bn), half
         )
         if bn.training:
             update_running(bn, mean, var, count.item())
@@ -93,13 +96,15 @@ class _LinearPool(torch.autograd.Function):
         running: tuple[torch.Tensor, torch.Tensor] | None,
         eps: float,
         world: World,
+        half: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         from pixcloud.ops import linear_pool_cpu
 
         x = x.contiguous()
-        pooled, saved = linear_pool_cpu.forward(x, weight, scale, bias, running, eps, world)
+        pooled, saved = linear_pool_cpu.forward(x, weight, scale, bias, running, eps, world, half)
         ctx.save_for_backward(x, weight, scale)
         ctx.saved, ctx.eps, ctx.world = saved, eps, world if running is None else None
+        ctx.half = half
         channels = weight.shape[0]
         mean = saved.mean[:channels] * torch.where(scale < 0, -1.0, 1.0)
         var = saved.var[:channels].clone()
@@ -115,8 +120,8 @@ class _LinearPool(torch.autograd.Function):
         x, weight, scale = ctx.saved_tensors
         return (
             *linear_pool_cpu.backward(
-                *(grads[0], x, weight, scale, ctx.eps, ctx.world, ctx.saved),
+                *(grads[0], x, weight, scale, ctx.eps, ctx.world, ctx.half, ctx.saved),
                 needs_x=ctx.needs_input_grad[0],
             ),
-            *[None] * 3,
+            *[None] * 4,
         )

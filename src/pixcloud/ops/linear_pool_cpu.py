@@ -1,13 +1,26 @@
 """Stage 4, `pixcloud.ops.linear_pool` on processors: x (B, N, C) -> pooled (B, 2 D), and back.
 
-Three products, h = x W^T forward, dh W and dh^T x backward, and few passes over h: one for the
-statistics, one that pools without writing the activation, one that turns h into dh in place.
+h = x W^T is made in blocks of rows that stay in the cache, and is gone when their maxima, sums and
+signs are known. What both directions need of it beside follows from smaller things:
 
-Shape legend: B clouds, N points, M = B N rows, C channels in, D channels (padded to whole vectors).
+- Mean and variance of h are those of x, through W: one product of x with itself, (C, C), which is
+  symmetric, instead of a pass over h before the one that pools.
+- The activation has two slopes, so that the gradient through the mean is a matrix of bits, times a
+  number for each cloud and channel, and `bit_products_cpu` multiplies by bits. Beside it there are
+  one point for each maximum and, of the batch statistics, what is linear in h: a product of x with
+  a (C, C) matrix.
+
+So three products of M x C x D become one, two of M x C x C (one of them symmetric) and two by bits,
+and neither h nor its gradient is ever whole. x is centred first, so that points far from the origin
+keep their digits.
+
+Shape legend: B clouds, N points, M = B N rows, C channels in (padded to whole vectors), D channels
+(padded to whole words of bits).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +29,15 @@ import torch.nn.functional as F
 
 from pixcloud.distributed import World
 from pixcloud.ops import pool_kernels_cpu as kernels
+from pixcloud.ops.bit_products_cpu import add_chosen_channels, sum_chosen_points
 from pixcloud.ops.buffers_cpu import empty, flat, lanes, padded
 from pixcloud.ops.threads_cpu import use_torch_threads
 
 SLOPE = 0.2
-# Rows of one product in evaluation: what it gives stays in the cache for the pass that follows.
-EVALUATED_ROWS = 2048
+# Rows of one product: what it gives stays in the cache for the pass that follows.
+BLOCK_ROWS = 2048
+# Columns of one product of x with itself; what is left of the diagonal is known by symmetry.
+BLOCK_COLUMNS = 128
 
 
 @dataclass
@@ -29,56 +45,106 @@ class Batch:
     """What the backward pass needs beside x and the parameters; all in the sign of BN's scale.
 
     Attributes:
-        h: (M, D), None once it has become its own gradient.
-        scale, shift, mean: (D,), z = scale h + shift; mean is that of h.
+        origin: (C,), what is taken off x; h is then x' W^T with x' = x - origin.
+        of_clouds: (B, C), sums of x' over each cloud, in double precision.
+        spread: (D, C), W times the covariance of x', None without batch statistics.
+        scale, shift, centre: (D,), z = scale h + shift; centre is the mean of h.
+        mean: (D,), that of x W^T, in double precision.
         var: (D,), in double precision.
         best: (B, D), maxima of h.
         place: (B, D), which point has it.
         sums: (3, B, D), see `pool_kernels_cpu.pool`.
+        bits, turned: z > 0, see `bit_products_cpu`.
         count: points of all processes.
     """
 
-    h: torch.Tensor | None
+    origin: torch.Tensor
+    of_clouds: torch.Tensor
+    spread: torch.Tensor | None
     scale: torch.Tensor
     shift: torch.Tensor
+    centre: torch.Tensor
     mean: torch.Tensor
     var: torch.Tensor
     best: torch.Tensor
     place: np.ndarray
     sums: torch.Tensor
+    bits: np.ndarray
+    turned: np.ndarray
     count: float
 
 
+def _width(channels: int) -> int:
+    """Channels, rounded up to whole words."""
+    return -(-channels // kernels.WORD) * kernels.WORD
+
+
 def _signed(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """W, rows with a negative BN scale negated, padded with rows of zeros."""
-    short = padded(weight.shape[0], weight.dtype) - weight.shape[0]
-    return F.pad(torch.where(scale[:, None] < 0, -weight, weight), (0, 0, 0, short))
+    """W (D, C), rows with a negative BN scale negated, padded with zeros."""
+    rows, columns = weight.shape
+    wide = (0, padded(columns, weight.dtype) - columns, 0, _width(rows) - rows)
+    return F.pad(torch.where(scale[:, None] < 0, -weight, weight), wide)
 
 
-def _pad(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def _pad(x: torch.Tensor) -> torch.Tensor:
     """In double precision, with zeros behind the channels."""
-    return F.pad(x.double(), (0, padded(x.shape[-1], dtype) - x.shape[-1]))
+    return F.pad(x.double(), (0, _width(x.shape[-1]) - x.shape[-1]))
 
 
-def _product(x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    h = empty(x.shape[0], padded(weight.shape[0], weight.dtype), like=x)
-    return torch.mm(x, _signed(weight, scale).T, out=h)
+def _rows(x: torch.Tensor) -> torch.Tensor:
+    """x as rows (M, C) of whole vectors."""
+    rows = x.detach().reshape(-1, x.shape[-1])
+    short = padded(rows.shape[1], x.dtype) - rows.shape[1]
+    return F.pad(rows, (0, short)) if short else rows
 
 
-def _statistics(h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and biased variance (D,) of the columns in double precision."""
-    rows, channels = h.shape
-    blocks = -(-rows // kernels.ROWS)
-    parts = empty(blocks, 3, channels, like=h)
-    kernels.statistics(flat(h), rows, channels, flat(parts), lanes(h.dtype))
-    count = torch.full((blocks, 1), kernels.ROWS, dtype=torch.float64)
-    count[-1] = rows - (blocks - 1) * kernels.ROWS
-    origin, total, squares = parts.double().unbind(1)
-    means = origin + total / count
-    mean = (means * count).sum(0) / rows
-    within = squares - total.square() / count
-    var = (within + count * (means - mean).square()).sum(0) / rows
-    return mean, var.clamp_min(0)
+def _blocks(batch: int, num_points: int) -> list[tuple[int, int]]:
+    """Runs of rows: whole clouds, or parts of one that begin with a whole group of its rows."""
+    if num_points <= BLOCK_ROWS:
+        step = BLOCK_ROWS // num_points * num_points
+        return [(i, min(i + step, batch * num_points)) for i in range(0, batch * num_points, step)]
+    starts = range(0, num_points, BLOCK_ROWS)
+    return [
+        (b * num_points + i, b * num_points + min(i + BLOCK_ROWS, num_points))
+        for b in range(batch)
+        for i in starts
+    ]
+
+
+def _centred(
+    rows: torch.Tensor, origin: torch.Tensor, runs: list[tuple[int, int]]
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Runs of rows less the origin, each with its first row; one memory serves all of them."""
+    memory = empty(max(last - first for first, last in runs), rows.shape[1], like=rows)
+    for first, last in runs:
+        yield first, torch.sub(rows[first:last], origin, out=memory[: last - first])
+
+
+def _moments(
+    rows: torch.Tensor, origin: torch.Tensor, batch: int, *, products: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Sums of x' over each cloud (B, C), and of x'^T x' over all rows (C, C); in double precision."""
+    columns = rows.shape[1]
+    num_points = len(rows) // batch
+    of_clouds = torch.zeros(batch, columns, dtype=torch.float64)
+    square = torch.zeros(columns, columns, dtype=torch.float64)
+    for first, block in _centred(rows, origin, _blocks(batch, num_points)):
+        cloud, clouds = first // num_points, max(1, len(block) // num_points)
+        of_clouds[cloud : cloud + clouds] += block.view(clouds, -1, columns).sum(1)
+        for c in range(0, columns if products else 0, BLOCK_COLUMNS):
+            square[c : c + BLOCK_COLUMNS, c:] += block[:, c : c + BLOCK_COLUMNS].T @ block[:, c:]
+    return of_clouds, square.triu() + square.triu(1).T if products else None
+
+
+def _statistics(
+    signed: torch.Tensor, of_clouds: torch.Tensor, square: torch.Tensor, rows: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean and biased variance (D,) of h in double precision, and W times the covariance of x'."""
+    mean = of_clouds.sum(0) / rows
+    covariance = (square / rows - torch.outer(mean, mean)).to(signed.dtype)
+    spread = signed @ covariance
+    var = (spread.double() * signed).sum(1).clamp_min(0)
+    return signed.double() @ mean, var, spread
 
 
 def forward(
@@ -89,35 +155,72 @@ def forward(
     running: tuple[torch.Tensor, torch.Tensor] | None,
     eps: float,
     world: World,
+    half: bool,
 ) -> tuple[torch.Tensor, Batch]:
-    """Pooled (B, 2 D) and what the backward pass needs; with batch statistics unless `running`."""
+    """Pooled (B, 2 D) and what the backward pass needs; with batch statistics unless `running`.
+
+    With `half` the product of all points, and that of their gradients, is of bf16 numbers.
+    """
     use_torch_threads()
     batch, num_points, _ = x.shape
     channels, dtype = weight.shape[0], x.dtype
-    h = _product(x.view(batch * num_points, -1), weight, scale)
-    count = float(batch * num_points)
-    if running is None:
-        mean, var, count = world.moments(*_statistics(h), count)
+    rows, signed = _rows(x), _signed(weight, scale)
+    # One number that is none would make all of them so.
+    origin = rows.mean(0).nan_to_num_(0, 0, 0)
+    of_clouds, square = _moments(rows, origin, batch, products=running is None)
+    far, spread, count = signed.double() @ origin.double(), None, float(len(rows))
+    if square is not None:
+        mean, var, spread = _statistics(signed, of_clouds, square, len(rows))
+        mean, var, count = world.moments(mean + far, var, count)
     else:
-        mean = _pad(torch.where(scale < 0, -running[0], running[0]), dtype)
-        var = _pad(running[1], dtype)
-    slope = _pad(scale.abs(), dtype) * torch.rsqrt(var + eps)
-    shift = _pad(bias, dtype) - mean * slope
-    rounded = [t.to(dtype) for t in (slope, shift, mean)]
-    best, place = empty(batch, h.shape[1], like=x), np.empty((batch, h.shape[1]), np.uint32)
-    sums = torch.empty(3, batch, h.shape[1], dtype=torch.float64)
-    kernels.pool(
-        *(flat(h), num_points, *map(flat, rounded), best.numpy(), place),
-        *(sums.numpy(), lanes(dtype)),
+        assert running is not None
+        mean = _pad(torch.where(scale < 0, -running[0], running[0]))
+        var = _pad(running[1])
+    slope = _pad(scale.abs()) * torch.rsqrt(var + eps)
+    centre = mean - far
+    shift = _pad(bias) - centre * slope
+    rounded = [t.to(dtype) for t in (slope, shift, centre)]
+    words = 2 * -(-num_points // kernels.WORD)
+    saved = Batch(
+        *(origin, of_clouds, spread, *rounded, mean, var),
+        best=torch.full((batch, len(signed)), -torch.inf, dtype=dtype),
+        place=np.zeros((batch, len(signed)), np.uint32),
+        sums=torch.zeros(3, batch, len(signed), dtype=torch.float64),
+        bits=np.empty((len(signed) // kernels.WORD, len(rows)), np.uint64),
+        turned=np.zeros((batch, words, len(signed)), np.uint32),
+        count=count,
     )
+    _pool(rows, signed, half, saved)
     # At a scale of zero all points tie, whatever h is: the first one it is.
     equal = slope == 0
-    best[:, equal] = h[::num_points, equal] + 0 * best[:, equal]
-    place[:, equal.numpy()] = 0
-    top = F.leaky_relu(best * rounded[0] + rounded[1], SLOPE)
-    average = (sums[0] / num_points).to(dtype)
-    pooled = torch.cat([top[:, :channels], average[:, :channels]], dim=1)
-    return pooled, Batch(h, rounded[0], rounded[1], rounded[2], var, best, place, sums, count)
+    first = (rows[::num_points] - origin) @ signed[equal].T
+    saved.best[:, equal] = first + 0 * saved.best[:, equal]
+    saved.place[:, equal.numpy()] = 0
+    top = F.leaky_relu(saved.best * rounded[0] + rounded[1], SLOPE)
+    average = (saved.sums[0] / num_points).to(dtype)
+    return torch.cat([top[:, :channels], average[:, :channels]], dim=1), saved
+
+
+def _pool(rows: torch.Tensor, signed: torch.Tensor, half: bool, saved: Batch) -> None:
+    """Fill what is found over the points of each cloud: best, place, sums and bits."""
+    batch, width = saved.best.shape
+    runs = _blocks(batch, len(rows) // batch)
+    h = empty(max(last - first for first, last in runs), width, like=rows)
+    for first, block in _centred(rows, saved.origin, runs):
+        part = _product(block, signed.T, half, out=h[: len(block)])
+        kernels.pool(
+            *(flat(part), first, len(rows) // batch),
+            *(flat(saved.scale), flat(saved.shift), flat(saved.centre)),
+            *(saved.best.numpy(), saved.place, saved.sums.numpy()),
+            *(saved.bits.reshape(-1).view(np.uint8), saved.turned.reshape(-1)),
+            *(saved.turned.shape[1], lanes(rows.dtype)),
+        )
+
+
+def _product(a: torch.Tensor, b: torch.Tensor, half: bool, out: torch.Tensor) -> torch.Tensor:
+    if half:
+        return out.copy_(a.bfloat16() @ b.bfloat16())
+    return torch.mm(a, b, out=out)
 
 
 def backward(
@@ -127,41 +230,86 @@ def backward(
     scale: torch.Tensor,
     eps: float,
     world: World | None,
+    half: bool,
     saved: Batch,
     needs_x: bool,
 ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of x, W, BN's scale and its bias; `world` is None without batch statistics."""
+    """Gradients of x, W, BN's scale and its bias; `world` is None without batch statistics.
+
+    dh = given s(z) - const - slope (h - centre), with s the slope of the activation, and `chosen`
+    more at the points of the maxima.
+    """
     use_torch_threads()
-    batch, num_points, _ = x.shape
-    rows, channels, dtype = x.view(batch * num_points, -1), weight.shape[0], x.dtype
-    h = saved.h if saved.h is not None else _product(rows, weight, scale)
-    saved.h = None
-    of_max, of_mean = (_pad(g, dtype) for g in grad.chunk(2, dim=1))
+    num_points, channels, dtype = x.shape[1], weight.shape[0], x.dtype
+    rows, signed = _rows(x), _signed(weight, scale)
+    of_max, of_mean = (_pad(g) for g in grad.chunk(2, dim=1))
     of_mean = of_mean / num_points
     z = saved.best * saved.scale + saved.shift
     of_max = torch.where(z > 0, of_max, of_max * SLOPE)
-    inverse = torch.rsqrt(saved.var + eps)
+    inverse, centre = torch.rsqrt(saved.var + eps), saved.centre.double()
     grad_bias = (of_max + of_mean * saved.sums[1]).sum(0)
-    apart = saved.best.double() - saved.mean.double()
+    apart = saved.best.double() - centre
     grad_scale = inverse * (of_max * apart + of_mean * saved.sums[2]).sum(0)
-    factor = _pad(scale.abs(), dtype) * inverse
+    factor = _pad(scale.abs()) * inverse
     sums, each = torch.stack([grad_scale, grad_bias]), torch.zeros_like(factor)
     if world:
         sums, each = world.sum(sums), factor / saved.count
-    small = [t.to(dtype) for t in (each * inverse * sums[0], each * sums[1])]
-    kernels.gradients(
-        *(flat(h), num_points, flat(saved.scale), flat(saved.shift), flat(saved.mean)),
-        *(*map(flat, small), flat((factor * of_mean).to(dtype)), saved.place),
-        *((factor * of_max).to(dtype).numpy(), lanes(dtype)),
-    )
+    slope, const = each * inverse * sums[0], each * sums[1]
+    given, chosen = factor * of_mean, factor * of_max
+    numbers = [t.to(dtype).numpy() for t in ((1 - SLOPE) * given, chosen)]
     grad_x = None
     if needs_x:
-        grad_x = torch.mm(h, _signed(weight, scale), out=empty(*rows.shape, like=x)).view(x.shape)
-    grad_weight = torch.mm(h.T, rows)[:channels]
+        base = (SLOPE * given - const + slope * centre).to(dtype) @ signed
+        grad_x = _linear_part(rows, signed, slope, half, saved)
+        add_chosen_channels(
+            *(saved.bits, num_points, flat(signed), rows.shape[1], numbers[0], flat(base)),
+            *(saved.place, numbers[1], flat(grad_x), lanes(dtype)),
+        )
+        grad_x = grad_x[:, : weight.shape[1]].reshape(x.shape)
+    chosen_part = empty(*signed.shape, like=rows)
+    sum_chosen_points(
+        *(saved.turned, num_points, flat(rows), rows.shape[1], flat(saved.origin), numbers[0]),
+        *(saved.place, numbers[1], flat(chosen_part), lanes(dtype)),
+    )
+    grad_weight = chosen_part + _grad_weight_beside(signed, given, chosen, slope, const, saved)
+    grad_weight = grad_weight[:channels, : weight.shape[1]].to(dtype)
     grad_weight = torch.where(scale[:, None] < 0, -grad_weight, grad_weight)
     grad_scale = grad_scale[:channels].to(dtype)
     grad_scale = torch.where(scale < 0, -grad_scale, grad_scale)
     return grad_x, grad_weight, grad_scale, grad_bias[:channels].to(dtype)
+
+
+def _linear_part(
+    rows: torch.Tensor, signed: torch.Tensor, slope: torch.Tensor, half: bool, saved: Batch
+) -> torch.Tensor:
+    """What reaches x through the batch statistics and is linear in it, (M, C)."""
+    out = empty(*rows.shape, like=rows)
+    if saved.spread is None:
+        return out.zero_()
+    through = signed.T @ (signed * -slope.to(rows.dtype)[:, None])
+    for first, block in _centred(rows, saved.origin, _blocks(1, len(rows))):
+        _product(block, through, half, out=out[first : first + len(block)])
+    return out
+
+
+def _grad_weight_beside(
+    signed: torch.Tensor,
+    given: torch.Tensor,
+    chosen: torch.Tensor,
+    slope: torch.Tensor,
+    const: torch.Tensor,
+    saved: Batch,
+) -> torch.Tensor:
+    """Gradient of W (D, C) but for the products by bits and the maxima, in double precision."""
+    total, rows = saved.of_clouds.sum(0), saved.bits.shape[1]
+    # sum of h - centre over this process's points: 0 if there is no other
+    apart = signed.double() @ total - rows * saved.centre.double()
+    of_h = (given * saved.sums[1] + chosen).sum(0) - rows * const - slope * apart
+    beside = SLOPE * given.T @ saved.of_clouds + torch.outer(of_h, saved.origin.double())
+    if saved.spread is None:
+        return beside
+    beside -= torch.outer(const + slope * apart / rows, total)
+    return beside.sub_((rows * slope)[:, None] * saved.spread)
 
 
 def evaluate(
@@ -170,11 +318,11 @@ def evaluate(
     """Pooled with BN given as a scale and a shift (D,) in double precision; nothing is kept."""
     use_torch_threads()
     batch, num_points, channels = x.shape
-    width = padded(weight.shape[0], x.dtype)
+    width = _width(weight.shape[0])
     folded = F.pad(weight * scale[:, None].to(weight.dtype), (0, 0, 0, width - weight.shape[0]))
-    offset = _pad(shift, x.dtype).to(x.dtype)
+    offset = _pad(shift).to(x.dtype)
     pooled = torch.empty(batch, 2, width, dtype=x.dtype)
-    step = max(1, EVALUATED_ROWS // num_points)
+    step = max(1, BLOCK_ROWS // num_points)
     h = empty(min(step, batch) * num_points, width, like=x)
     for first in range(0, batch, step):
         clouds = x[first : first + step].reshape(-1, channels)

@@ -24,7 +24,7 @@ import torch
 from pixcloud.ops.buffers_cpu import room
 from pixcloud.ops.selection_cpu import candidate_room, pick, scratch_for
 from pixcloud.ops.threads_cpu import use_torch_threads
-from pixcloud.ops.vector_cpu import LANES, TILE_BYTES, TILE_ROWS, score_tile, turn_tile
+from pixcloud.ops.vector_cpu import LANES, TILE_BYTES, TILE_ROWS, WIDE, score_tile, turn_tile
 
 FLAGS: dict[str, Any] = {
     "cache": True,
@@ -32,7 +32,9 @@ FLAGS: dict[str, Any] = {
     "fastmath": {"contract", "nsz"},
 }
 DIRECT_CHANNELS = 8  # up to here differences are squared, beyond products are taken
-BLOCK_ROWS = 24  # queries whose scores are in the cache together; a multiple of TILE_ROWS
+# Queries whose scores are in the cache together; a multiple of a tile's rows, and of half of its
+# columns.
+BLOCK_ROWS = 48 if WIDE else 24
 RUN_COLUMNS = 2048  # columns of one run
 MIRROR_COLUMNS = 2048  # largest cloud of which half the scores are kept: 8 MiB in fp32
 MIRROR_CHANNELS = 40  # from here on products cost more than keeping them

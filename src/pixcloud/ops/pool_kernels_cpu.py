@@ -1,7 +1,7 @@
 """Stage 4, processor kernels of `pixcloud.ops.linear_pool`: passes over h (M, C) = x W^T.
 
-Rows of h lie one after the other, M = B N of them, with the sign of BN's scale folded in, so that
-an extreme is always a maximum. Passes go along the rows, a few rows at a time, and keep their sums
+Rows of h lie one after the other, with the sign of BN's scale folded in, so that an extreme is
+always a maximum. Passes go along the rows, a few rows at a time, and keep their sums
 per channel in the first-level cache. Each sum is made by one thread in one order, so that results
 do not depend on the number of threads. C is a whole number of vectors; arrays are flat.
 
@@ -9,6 +9,8 @@ Shape legend: B clouds, N points, M = B N rows, C channels.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numba
 import numpy as np
@@ -23,45 +25,16 @@ from pixcloud.ops.lanes_cpu import (
     repeat,
     repeat_whole,
     store,
+    store_bits,
     where,
+    with_bits,
 )
 
-ROWS = 128  # rows of a block of the statistics
-GROUP = 8  # rows whose sums stay in registers
-PANEL = 256  # channels of a task of the pooling
-
-
-@numba.njit(parallel=True, **FLAGS)
-def statistics(h: np.ndarray, rows: int, channels: int, parts: np.ndarray, vector: int) -> None:
-    """Sums over blocks of rows, for mean and variance.
-
-    Args:
-        h: (M, C).
-        rows, channels: M, C.
-        parts: (blocks, 3, C), to be filled: a block's first row, and the sums of the differences
-            from it and of their squares.
-        vector: numbers in a vector.
-    """
-    for block in numba.prange(-(-rows // ROWS)):
-        first, last = block * ROWS, min(rows, block * ROWS + ROWS)
-        place = block * 3 * channels
-        for c in range(0, channels, vector):
-            origin = load(h, first * channels + c)
-            store(parts, place + c, origin)
-            store(parts, place + channels + c, origin - origin)
-            store(parts, place + 2 * channels + c, origin - origin)
-        for start in range(first, last, GROUP):
-            stop = min(last, start + GROUP)
-            for c in range(0, channels, vector):
-                origin = load(parts, place + c)
-                total = load(parts, place + channels + c)
-                squares = load(parts, place + 2 * channels + c)
-                for i in range(start, stop):
-                    value = load(h, i * channels + c) - origin
-                    total = total + value
-                    squares = squares + value * value
-                store(parts, place + channels + c, total)
-                store(parts, place + 2 * channels + c, squares)
+ROWS = 128  # rows whose sums are in the numbers' own type
+GROUP = 32  # rows whose sums stay in registers, and whose bits are a word
+EVALUATED = 8  # the same in evaluation, which has no bits
+PANEL = 128  # channels of a task of the pooling
+WORD = 64  # channels of a word
 
 
 @numba.njit(**FLAGS)
@@ -69,7 +42,6 @@ def _pool_group(
     h: np.ndarray,
     start: int,
     stop: int,
-    first: int,
     channels: int,
     c: int,
     scale: np.ndarray,
@@ -77,35 +49,48 @@ def _pool_group(
     mean: np.ndarray,
     best: np.ndarray,
     place: np.ndarray,
+    point: int,
     sums: np.ndarray,
     at: int,
-) -> None:
-    """A few rows of one vector of channels, at `at` of best and place, and of sums (3, C)."""
+    bits: np.ndarray,
+    bits_at: int,
+) -> Any:
+    """A few rows of one vector of channels, at `at` of best and place, and of sums (3, C).
+
+    `point` is the first row's place in its cloud, and its bits go to `bits_at`; those of the
+    channels are returned.
+    """
     width = best.shape[0]
     factor, offset, centre = load(scale, c), load(shift, c), load(mean, c)
     top = load(best, at)
-    point = load_whole(place, at, top)
+    where_top = load_whole(place, at, top)
+    words = repeat_whole(0, top)
     total, slopes, products = repeat(0, top), repeat(0, top), repeat(0, top)
     for i in range(start, stop):
         value = load(h, i * channels + c)
         above = larger(value, top)
         top = where(above, value, top)
-        point = where(above, repeat_whole(i - first, value), point)
+        where_top = where(above, repeat_whole(point + i - start, value), where_top)
         z = value * factor + offset
-        slope = where(positive(z), repeat(1, z), repeat(0.2, z))
+        up = positive(z)
+        store_bits(bits, bits_at + (i - start) * 8, up)
+        words = with_bits(words, up, i - start)
+        slope = where(up, repeat(1, z), repeat(0.2, z))
         total = total + slope * z
         slopes = slopes + slope
         products = products + slope * (value - centre)
     store(best, at, top)
-    store(place, at, point)
+    store(place, at, where_top)
     store(sums, at, load(sums, at) + total)
     store(sums, width + at, load(sums, width + at) + slopes)
     store(sums, 2 * width + at, load(sums, 2 * width + at) + products)
+    return words
 
 
 @numba.njit(parallel=True, **FLAGS)
 def pool(
     h: np.ndarray,
+    first_row: int,
     cloud: int,
     scale: np.ndarray,
     shift: np.ndarray,
@@ -113,41 +98,53 @@ def pool(
     best: np.ndarray,
     place: np.ndarray,
     sums: np.ndarray,
+    bits: np.ndarray,
+    turned: np.ndarray,
+    words: int,
     vector: int,
 ) -> None:
-    """Over the points of each cloud: the maximum of h, the first point that has it, and sums.
+    """Some rows of h, which are whole clouds or a part of one: maxima, sums, and signs.
 
-    With z = scale h + shift and s = 1 where z > 0, 0.2 elsewhere.
+    With z = scale h + shift and s = 1 where z > 0, 0.2 elsewhere. What is to be found is found over
+    all points of a cloud when all its rows have been here, in order.
 
     Args:
-        h: (M, C).
+        h: (R, C), the rows from `first_row` on.
+        first_row: a multiple of 32 within its cloud.
         cloud: N.
         scale, shift, mean: (C,).
-        best: (B, C), to be filled: the maximum of h.
-        place: (B, C) uint32, to be filled: which point has it.
-        sums: (3, B, C), to be filled: sums of s z, which is LeakyReLU(z, 0.2), of s, and of
-            s (h - mean).
+        best: (B, C), before the first rows -inf: the maximum of h.
+        place: (B, C) uint32, before the first rows 0: which point has it, the first one.
+        sums: (3, B, C), before the first rows 0: sums of s z, which is LeakyReLU(z, 0.2), of s, and
+            of s (h - mean).
+        bits: (C / 64, M) words of 64 bits, as bytes: whether z > 0, a word for 64 channels.
+        turned: (B, words, C) uint32, before the first rows 0: the same, a word for 32 points.
+        words: see turned; at least N / 32.
         vector: numbers in a vector.
     """
-    clouds, channels = best.shape
-    panels = -(-channels // PANEL)
+    channels = best.shape[1]
+    all_rows, count = best.shape[0] * cloud, h.shape[0] // channels
+    clouds, panels = -(-count // cloud), -(-channels // PANEL)
     for task in numba.prange(clouds * panels):
-        b, low = task // panels, task % panels * PANEL
+        b, low = first_row // cloud + task // panels, task % panels * PANEL
         high = min(channels, low + PANEL)
-        first, last = b * cloud, b * cloud + cloud
-        top = h[first * channels + low : first * channels + high].copy()
-        point = np.zeros(high - low, np.uint32)
+        begin = max(first_row, b * cloud)
+        end = min(first_row + count, b * cloud + cloud)
+        top, point = best[b, low:high].copy(), place[b, low:high].copy()
         of_panel, of_group = np.zeros((3, high - low)), np.zeros(3 * (high - low), h.dtype)
-        for block in range(first, last, ROWS):
-            end = min(last, block + ROWS)
+        for block in range(begin, end, ROWS):
             of_group[:] = 0
-            for start in range(block, end, GROUP):
+            for start in range(block, min(end, block + ROWS), GROUP):
                 stop = min(end, start + GROUP)
                 for c in range(low, high, vector):
-                    _pool_group(
-                        *(h, start, stop, first, channels, c),
-                        *(scale, shift, mean, top, point, of_group, c - low),
+                    word = _pool_group(
+                        *(h, start - first_row, stop - first_row, channels, c),
+                        *(scale, shift, mean, top, point, start - b * cloud),
+                        *(of_group, c - low),
+                        *(bits, (c // WORD * all_rows + start) * 8 + c % WORD // 8),
                     )
+                    place_of_word = b * words + (start - b * cloud) // GROUP
+                    store(turned, place_of_word * channels + c, word)
             for n in range(3):
                 for c in range(high - low):
                     of_panel[n, c] += of_group[n * (high - low) + c]
@@ -157,7 +154,7 @@ def pool(
             best[b, low + c] = top[c] if total == total else total
             place[b, low + c] = point[c]
             for n in range(3):
-                sums[n, b, low + c] = of_panel[n, c]
+                sums[n, b, low + c] += of_panel[n, c]
 
 
 @numba.njit(**FLAGS)
@@ -204,8 +201,8 @@ def evaluate(h: np.ndarray, cloud: int, shift: np.ndarray, out: np.ndarray, vect
         for block in range(b * cloud, last, ROWS):
             end = min(last, block + ROWS)
             part[:] = 0
-            for start in range(block, end, GROUP):
-                stop = min(end, start + GROUP)
+            for start in range(block, end, EVALUATED):
+                stop = min(end, start + EVALUATED)
                 for c in range(0, width, vector):
                     _evaluate_group(h, start, stop, channels, low + c, shift, best, part, c)
             for c in range(width):
@@ -213,70 +210,3 @@ def evaluate(h: np.ndarray, cloud: int, shift: np.ndarray, out: np.ndarray, vect
         for c in range(width):
             out[b, 0, low + c] = best[c]
             out[b, 1, low + c] = mean[c] / cloud
-
-
-@numba.njit(parallel=True, **FLAGS)
-def gradients(
-    h: np.ndarray,
-    cloud: int,
-    scale: np.ndarray,
-    shift: np.ndarray,
-    mean: np.ndarray,
-    slope: np.ndarray,
-    const: np.ndarray,
-    given: np.ndarray,
-    place: np.ndarray,
-    chosen: np.ndarray,
-    vector: int,
-) -> None:
-    """In place, h becomes its gradient.
-
-    Where z = scale h + shift > 0 it is given - const - slope (h - mean), elsewhere 0.2 given less
-    the same; `chosen` is added at the points of the maxima.
-
-    Args:
-        h: (M, C), changed in place.
-        cloud: N.
-        scale, shift, mean, slope, const: (C,).
-        given: (B, C), what each point gets through the mean.
-        place: (B, C), which point has the maximum.
-        chosen: (B, C), what it gets.
-        vector: numbers in a vector.
-    """
-    clouds, channels = place.shape
-    blocks = -(-cloud // ROWS)
-    for task in numba.prange(clouds * blocks):
-        b, low = task // blocks, task % blocks * ROWS
-        first, high = b * cloud, min(cloud, low + ROWS)
-        for i in range(first + low, first + high):
-            _gradients_of_row(
-                *(h, i * channels, channels, scale, shift, mean, slope, const, given),
-                *(b * channels, vector),
-            )
-        for c in range(channels):
-            point = np.int64(place[b, c])
-            if low <= point < high:
-                h[(first + point) * channels + c] += chosen[b, c]
-
-
-@numba.njit(**FLAGS)
-def _gradients_of_row(
-    h: np.ndarray,
-    row: int,
-    channels: int,
-    scale: np.ndarray,
-    shift: np.ndarray,
-    mean: np.ndarray,
-    slope: np.ndarray,
-    const: np.ndarray,
-    given: np.ndarray,
-    of_cloud: int,
-    vector: int,
-) -> None:
-    for c in range(0, channels, vector):
-        value = load(h, row + c)
-        up = positive(value * load(scale, c) + load(shift, c))
-        g = load(given, of_cloud + c)
-        g = where(up, g, g * repeat(0.2, g))
-        g = g - load(const, c) - load(slope, c) * (value - load(mean, c))
-        store(h, row + c, g)

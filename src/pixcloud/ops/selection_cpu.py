@@ -76,8 +76,10 @@ def pick(
     for piece in range(0, len(scores), PIECE_COLUMNS):
         filled = 0
         for s in range(piece, min(piece + PIECE_COLUMNS, len(scores)), MASK):
-            words[filled], origins[filled] = above(scores, s, bound), s
-            filled += words[filled] != 0
+            # Not read back from the array: each round would wait for the write of the one before.
+            word = above(scores, s, bound)
+            words[filled], origins[filled] = word, s
+            filled += word != 0
         n = 0
         word = words[0]
         # Not a loop over words around a loop over bits: its ends could not be foreseen.
@@ -144,8 +146,6 @@ def _best(
     if found > max(FEW, 2 * k):
         return _insert(values, places, found, k)
     spare_values, spare_places = scratch[0], scratch[1]
-    for n in range(found, (found + MASK - 1) // MASK * MASK):
-        values[n] = -np.inf
     for n in range(found):
         rank = 0
         for at in range(0, found, MASK):
@@ -155,6 +155,8 @@ def _best(
             elif at <= n:
                 earlier = (np.uint32(1) << np.uint32(n - at)) - np.uint32(1)
                 greater |= equal_too & earlier
+            if at + MASK > found:  # what lies behind the candidates is of rows before
+                greater &= (np.uint32(1) << np.uint32(found - at)) - np.uint32(1)
             rank += count_bits(greater)
         spare_values[rank], spare_places[rank] = values[n], places[n]
     kept = min(found, k)

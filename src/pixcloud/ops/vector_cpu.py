@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from llvmlite import binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -19,8 +20,10 @@ from numba.extending import intrinsic as numba_intrinsic
 intrinsic: Any = numba_intrinsic
 
 MASK = 32  # numbers of one word of bits
-TILE_ROWS = 6
-TILE_BYTES = 64  # of one row of a tile: 16 columns in fp32, 8 in fp64
+# A tile is as large as the registers hold: 16 of 32 bytes, or with AVX-512 32 of 64 bytes.
+WIDE = bool(llvm.get_host_cpu_features().get("avx512f"))
+TILE_ROWS = 8 if WIDE else 6
+TILE_BYTES = 128 if WIDE else 64  # of one row of a tile: 32 or 16 columns in fp32
 LANES = 64  # maxima that `lane_maxima` gives
 
 INDEX = ir.IntType(32)
