@@ -6,8 +6,8 @@ first-level cache, where a plain product costs four multiply-adds: the method of
 (Arlazarov et al. 1970). `pixcloud.ops.linear_pool` has such a matrix: LeakyReLU has two slopes.
 
 Bits lie in words: `bits` has one for 64 channels of a point, `turned` one for 32 points of a cloud
-and a channel. Columns are done by one thread each, in one order, so that results do not
-depend on the number of threads. Arrays of numbers are flat, columns are whole vectors (`lanes_cpu`).
+and a channel. Columns are done by one thread each, in one order, so that results do not depend on
+the number of threads. Arrays of numbers are flat, columns are whole vectors (`lanes_cpu`).
 
 Shape legend: B clouds, N points, M = B N rows, C columns, D channels (a multiple of 64).
 """
@@ -134,7 +134,7 @@ def add_chosen_channels(
             at = (first + low + i) * columns + c
             store(out, at, load(out, at) + of_cloud + load(sums, i * vector))
         for d in range(channels):
-            i = np.int64(place[b, d])
+            i = int(place[b, d])
             if low <= i < high:
                 at = (first + i) * columns + c
                 more = load(weight, d * columns + c)

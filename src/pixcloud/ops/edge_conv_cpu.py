@@ -21,6 +21,7 @@ from pixcloud.distributed import World
 from pixcloud.ops import edge_kernels_cpu as kernels
 from pixcloud.ops.adjacency_cpu import joined_neighbours, reversed_neighbours
 from pixcloud.ops.buffers_cpu import empty, flat, flat_rows, lanes, padded
+from pixcloud.ops.products_cpu import columns_product, panels_of, rows_product
 from pixcloud.ops.threads_cpu import use_torch_threads
 
 # Rows of one product, at least: what is made for it, or from it, stays in the cache.
@@ -72,12 +73,6 @@ def _blocks(x: torch.Tensor) -> list[tuple[slice, slice]]:
     return [(slice(b, e), slice(b * num_points, e * num_points)) for b, e in runs]
 
 
-def _centred(x: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
-    """x - c_b as rows (M, C_in)."""
-    out = empty(*x.shape, like=x)
-    return torch.sub(x, centres[:, None], out=out).view(-1, x.shape[2])
-
-
 def _far(centres: torch.Tensor, weight: torch.Tensor, sign: torch.Tensor) -> torch.Tensor:
     """W2 c_b (B, C) in double precision and in the sign of the rows."""
     w_centre = (weight.chunk(2, dim=1)[1] * sign).double()
@@ -109,9 +104,7 @@ def forward(
     sign = _signs(scale)
     centres = x.mean(dim=1)
     uv = empty(rows, 2 * width, like=x)
-    halves = _halves(weight, sign).T
-    for clouds, part in _blocks(x):
-        torch.mm(_centred(x[clouds], centres[clouds]), halves, out=uv[part])
+    rows_product(x, panels_of(_halves(weight, sign).T), uv, centres)
     y = _output(batch, num_points, weight, out, like=x)
     y_flat, y_step = flat_rows(y)
     rank = np.empty(rows * width, _rank_type(k))
@@ -235,7 +228,7 @@ def backward(
     grad_x = None
     if needs_x:
         grad_x = empty(rows, x.shape[2], like=y)
-        torch.mm(duv, _halves(weight, sign), out=grad_x)
+        rows_product(duv, panels_of(_halves(weight, sign)), grad_x)
         grad_x = grad_x.view(batch, num_points, -1)
     return grad_x, grad_weight, _first(sums[1], y) * sign[:, 0], _first(sums[0], y)
 
@@ -252,11 +245,7 @@ def _grad_weight(
     origin: torch.Tensor | None,
 ) -> torch.Tensor:
     """Gradient of W (C_out, 2 C_in), from sums of dv over each cloud (B, C_out)."""
-    # As quickly made again as kept.
-    centred, channels = _centred(x, centres), of_clouds.shape[1]
-    # With few columns the product is fast in one of the two orders only.
-    narrow = centred.shape[1] < 16
-    product = (centred.T @ duv).T if narrow else duv.T @ centred
+    product, channels = columns_product(duv, x, centres), of_clouds.shape[1]
     width = product.shape[0] // 2
     of_u, of_v = product[:channels], product[width : width + channels]
     centres = centres.double()
@@ -280,13 +269,13 @@ def evaluate(
     batch, num_points, k = index.shape
     near = joined_neighbours(index)
     y = _output(batch, num_points, weight, out, like=x)
-    halves = _halves(weight, scale[:, None].to(weight.dtype))
+    halves = panels_of(_halves(weight, scale[:, None].to(weight.dtype)).T)
     blocks = _blocks(x)
-    uv = empty(blocks[0][1].stop, halves.shape[0], like=x)
+    uv = empty(blocks[0][1].stop, 2 * y.shape[2], like=x)
     for clouds, part in blocks:
         rows = part.stop - part.start
         centres = x[clouds].mean(dim=1)
-        torch.mm(_centred(x[clouds], centres), halves.T, out=uv[:rows])
+        rows_product(x[clouds], halves, uv[:rows], centres)
         far = _far(centres, weight, scale[:, None]) + _pad(shift, weight)
         y_flat, y_step = flat_rows(y[clouds])
         kernels.evaluate(

@@ -119,7 +119,7 @@ def load_whole(_: Any, array: Any, place: Any, like: Any) -> Any:
 
 @intrinsic
 def to_line(_: Any, array: Any) -> Any:
-    """Numbers to skip until a vector lies in one line of the cache; one in two lines costs twice."""
+    """Numbers to skip until vectors lie in one line of the cache each; in two, they cost twice."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         data = context.make_array(sig.args[0])(context, builder, args[0]).data

@@ -54,9 +54,7 @@ def linear_bn_pool(x: torch.Tensor, weight: torch.Tensor, bn: nn.BatchNorm1d) ->
         return _on_cpu(x.to(weight.dtype), weight, bn, half)
 
 
-def _on_cpu(
-    x: torch.Tensor, weight: torch.Tensor, bn: nn.BatchNorm1d, half: bool
-) -> torch.Tensor:
+def _on_cpu(x: torch.Tensor, weight: torch.Tensor, bn: nn.BatchNorm1d, half: bool) -> torch.Tensor:
     if not has_kernels(x):
         return _with_torch(x, weight, bn)
     wanted = torch.is_grad_enabled() and any(

@@ -20,7 +20,6 @@ Shape legend: B clouds, N points, M = B N rows, C channels in (padded to whole v
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,13 +30,14 @@ from pixcloud.distributed import World
 from pixcloud.ops import pool_kernels_cpu as kernels
 from pixcloud.ops.bit_products_cpu import add_chosen_channels, sum_chosen_points
 from pixcloud.ops.buffers_cpu import empty, flat, lanes, padded
+from pixcloud.ops.products_cpu import panels_of, rows_product, square_product
 from pixcloud.ops.threads_cpu import use_torch_threads
 
 SLOPE = 0.2
 # Rows of one product: what it gives stays in the cache for the pass that follows.
 BLOCK_ROWS = 2048
-# Columns of one product of x with itself; what is left of the diagonal is known by symmetry.
-BLOCK_COLUMNS = 128
+# Rows whose mean stands for that of all when x is centred.
+SAMPLE_ROWS = 1024
 
 
 @dataclass
@@ -111,31 +111,6 @@ def _blocks(batch: int, num_points: int) -> list[tuple[int, int]]:
     ]
 
 
-def _centred(
-    rows: torch.Tensor, origin: torch.Tensor, runs: list[tuple[int, int]]
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """Runs of rows less the origin, each with its first row; one memory serves all of them."""
-    memory = empty(max(last - first for first, last in runs), rows.shape[1], like=rows)
-    for first, last in runs:
-        yield first, torch.sub(rows[first:last], origin, out=memory[: last - first])
-
-
-def _moments(
-    rows: torch.Tensor, origin: torch.Tensor, batch: int, *, products: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Sums of x' over each cloud (B, C), and of x'^T x' over all rows (C, C); in double precision."""
-    columns = rows.shape[1]
-    num_points = len(rows) // batch
-    of_clouds = torch.zeros(batch, columns, dtype=torch.float64)
-    square = torch.zeros(columns, columns, dtype=torch.float64)
-    for first, block in _centred(rows, origin, _blocks(batch, num_points)):
-        cloud, clouds = first // num_points, max(1, len(block) // num_points)
-        of_clouds[cloud : cloud + clouds] += block.view(clouds, -1, columns).sum(1)
-        for c in range(0, columns if products else 0, BLOCK_COLUMNS):
-            square[c : c + BLOCK_COLUMNS, c:] += block[:, c : c + BLOCK_COLUMNS].T @ block[:, c:]
-    return of_clouds, square.triu() + square.triu(1).T if products else None
-
-
 def _statistics(
     signed: torch.Tensor, of_clouds: torch.Tensor, square: torch.Tensor, rows: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -143,7 +118,7 @@ def _statistics(
     mean = of_clouds.sum(0) / rows
     covariance = (square / rows - torch.outer(mean, mean)).to(signed.dtype)
     spread = signed @ covariance
-    var = (spread.double() * signed).sum(1).clamp_min(0)
+    var = (spread * signed).sum(1, dtype=torch.float64).clamp_min(0)
     return signed.double() @ mean, var, spread
 
 
@@ -165,15 +140,16 @@ def forward(
     batch, num_points, _ = x.shape
     channels, dtype = weight.shape[0], x.dtype
     rows, signed = _rows(x), _signed(weight, scale)
-    # One number that is none would make all of them so.
-    origin = rows.mean(0).nan_to_num_(0, 0, 0)
-    of_clouds, square = _moments(rows, origin, batch, products=running is None)
-    far, spread, count = signed.double() @ origin.double(), None, float(len(rows))
-    if square is not None:
+    # About the middle is enough. One number that is none would make all of them so.
+    origin = rows[:: max(1, len(rows) // SAMPLE_ROWS)].mean(0).nan_to_num_(0, 0, 0)
+    far, count = signed.double() @ origin.double(), float(len(rows))
+    spread: torch.Tensor | None = None
+    if running is None:
+        square, of_clouds = square_product(rows, origin, num_points)
         mean, var, spread = _statistics(signed, of_clouds, square, len(rows))
         mean, var, count = world.moments(mean + far, var, count)
     else:
-        assert running is not None
+        of_clouds = (rows - origin).view(batch, num_points, -1).sum(1, dtype=torch.float64)
         mean = _pad(torch.where(scale < 0, -running[0], running[0]))
         var = _pad(running[1])
     slope = _pad(scale.abs()) * torch.rsqrt(var + eps)
@@ -182,7 +158,14 @@ def forward(
     rounded = [t.to(dtype) for t in (slope, shift, centre)]
     words = 2 * -(-num_points // kernels.WORD)
     saved = Batch(
-        *(origin, of_clouds, spread, *rounded, mean, var),
+        origin=origin,
+        of_clouds=of_clouds,
+        spread=spread,
+        scale=rounded[0],
+        shift=rounded[1],
+        centre=rounded[2],
+        mean=mean,
+        var=var,
         best=torch.full((batch, len(signed)), -torch.inf, dtype=dtype),
         place=np.zeros((batch, len(signed)), np.uint32),
         sums=torch.zeros(3, batch, len(signed), dtype=torch.float64),
@@ -206,8 +189,9 @@ def _pool(rows: torch.Tensor, signed: torch.Tensor, half: bool, saved: Batch) ->
     batch, width = saved.best.shape
     runs = _blocks(batch, len(rows) // batch)
     h = empty(max(last - first for first, last in runs), width, like=rows)
-    for first, block in _centred(rows, saved.origin, runs):
-        part = _product(block, signed.T, half, out=h[: len(block)])
+    product = _Product(signed.T, half, saved.origin)
+    for first, last in runs:
+        part = product(rows[first:last], out=h[: last - first])
         kernels.pool(
             *(flat(part), first, len(rows) // batch),
             *(flat(saved.scale), flat(saved.shift), flat(saved.centre)),
@@ -217,10 +201,17 @@ def _pool(rows: torch.Tensor, signed: torch.Tensor, half: bool, saved: Batch) ->
         )
 
 
-def _product(a: torch.Tensor, b: torch.Tensor, half: bool, out: torch.Tensor) -> torch.Tensor:
-    if half:
-        return out.copy_(a.bfloat16() @ b.bfloat16())
-    return torch.mm(a, b, out=out)
+class _Product:
+    """Products of rows less an origin with one matrix; of bf16 numbers with `half`."""
+
+    def __init__(self, right: torch.Tensor, half: bool, origin: torch.Tensor) -> None:
+        self.origin, self.half = origin, half
+        self.right = right.bfloat16() if half else panels_of(right)
+
+    def __call__(self, rows: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        if isinstance(self.right, torch.Tensor):
+            return out.copy_((rows - self.origin).bfloat16() @ self.right)
+        return rows_product(rows, self.right, out, self.origin)
 
 
 def backward(
@@ -287,8 +278,9 @@ def _linear_part(
     if saved.spread is None:
         return out.zero_()
     through = signed.T @ (signed * -slope.to(rows.dtype)[:, None])
-    for first, block in _centred(rows, saved.origin, _blocks(1, len(rows))):
-        _product(block, through, half, out=out[first : first + len(block)])
+    product = _Product(through, half, saved.origin)
+    for first, last in _blocks(1, len(rows)) if half else [(0, len(rows))]:
+        product(rows[first:last], out=out[first:last])
     return out
 
 

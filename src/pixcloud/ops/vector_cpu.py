@@ -24,6 +24,7 @@ MASK = 32  # numbers of one word of bits
 WIDE = bool(llvm.get_host_cpu_features().get("avx512f"))
 TILE_ROWS = 8 if WIDE else 6
 TILE_BYTES = 128 if WIDE else 64  # of one row of a tile: 32 or 16 columns in fp32
+PRODUCT_ROWS = 8 if WIDE else 4  # of a tile of a product; divides its columns
 LANES = 64  # maxima that `lane_maxima` gives
 
 INDEX = ir.IntType(32)
@@ -150,6 +151,72 @@ def _generate_tile(context: Any, builder: Any, signature: Any, args: Any) -> Any
     with builder.if_then(args[11]):
         for (r, v), slot in sums.items():
             _store(builder, builder.load(slot), _step(builder, raw, (2 * r + v) * lanes), size)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def product_tile(
+    _: Any,
+    left: Any,
+    left_at: Any,
+    left_row: Any,
+    right: Any,
+    right_at: Any,
+    steps: Any,
+    out: Any,
+    out_at: Any,
+    out_row: Any,
+    add: Any,
+) -> Any:
+    """out[r, j] (+)= sum over s of left[s, r] right[s, j], for rows r and columns j of a tile.
+
+    The order of the sum is that of s.
+
+    Args:
+        left, left_at, left_row: left[s, r] lies at left_at + s left_row + r of a flat array.
+        right, right_at: (steps, tile columns), from this place of a flat array on.
+        steps: length of the sums.
+        out, out_at, out_row: the result lies at out_at + r out_row + j of a flat array.
+        add: True adds to it, False overwrites it.
+    """
+    place = types.intp
+    given = (left, place, place, right, place, place, out, place, place, types.boolean)
+    return types.void(*given), _generate_product
+
+
+def _generate_product(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    kinds = signature.args
+    size = _width(kinds[0].dtype)
+    lanes = TILE_BYTES // size // 2
+    left = _pointer(context, builder, kinds[0], args[0], args[1])
+    right = _pointer(context, builder, kinds[3], args[3], args[4])
+    out = _pointer(context, builder, kinds[6], args[6], args[7])
+    vector = ir.VectorType(left.type.pointee, lanes)
+    tile = [(r, v) for r in range(PRODUCT_ROWS) for v in range(2)]
+    # LLVM keeps these in registers.
+    sums = {place: cgutils.alloca_once(builder, vector) for place in tile}
+    for slot in sums.values():
+        builder.store(ir.Constant(vector, None), slot)
+    with cgutils.for_range(builder, args[5], intp=PLACE) as loop:
+        row = builder.gep(left, [builder.mul(loop.index, args[2])])
+        column = builder.gep(right, [builder.mul(loop.index, ir.Constant(PLACE, 2 * lanes))])
+        y = [_load(builder, _step(builder, column, v * lanes), lanes, size) for v in range(2)]
+        for r in range(PRODUCT_ROWS):
+            x = _repeat(builder, builder.load(_step(builder, row, r)), lanes)
+            for v in range(2):
+                # "contract" lets both become one instruction where the processor has it.
+                term = builder.fmul(x, y[v], flags=["contract"])
+                total = builder.fadd(builder.load(sums[r, v]), term, flags=["contract"])
+                builder.store(total, sums[r, v])
+    for (r, v), slot in sums.items():
+        target = builder.gep(out, [builder.mul(args[8], ir.Constant(PLACE, r))])
+        target = _step(builder, target, v * lanes)
+        with builder.if_else(args[9]) as (then, otherwise):
+            with then:
+                before = _load(builder, target, lanes, size)
+                _store(builder, builder.fadd(before, builder.load(slot)), target, size)
+            with otherwise:
+                _store(builder, builder.load(slot), target, size)
     return context.get_dummy_value()
 
 

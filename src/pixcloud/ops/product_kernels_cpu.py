@@ -1,0 +1,178 @@
+"""Stage 4, processor kernels of `products_cpu`: packing, and tiles of products from what is packed.
+
+A tile is T by W numbers of a result, in registers while they are summed. What it reads is packed
+before, rows as (steps, T) and panels of columns as (steps, W), so that it streams through the
+caches. Rows lose an origin while they are packed. Each number is made by one thread in one order,
+so that results do not depend on the number of threads.
+
+Shape legend: M rows, K columns in, C columns out; T = PRODUCT_ROWS, W two vectors;
+P panels (P W >= columns).
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from pixcloud.ops.lanes_cpu import FLAGS, load, store
+from pixcloud.ops.vector_cpu import PRODUCT_ROWS, product_tile
+
+TILES = 16  # tiles of a block of rows: they are packed once for all panels
+
+
+@numba.njit(**FLAGS)
+def _pack_tiles(
+    x: np.ndarray,
+    step: int,
+    first: int,
+    count: int,
+    cloud: int,
+    origin: np.ndarray,
+    columns: int,
+    packed: np.ndarray,
+) -> None:
+    """Rows of x less their cloud's origin as tiles (tiles, K, T), zeros behind the last one."""
+    for g in range(-(-count // PRODUCT_ROWS)):
+        at, i = g * columns * PRODUCT_ROWS, first + g * PRODUCT_ROWS
+        rows, of_cloud = min(PRODUCT_ROWS, first + count - i), i // cloud * columns
+        if rows == PRODUCT_ROWS and (i + rows - 1) // cloud == i // cloud:
+            for c in range(columns):
+                centre = origin[of_cloud + c]
+                for r in range(PRODUCT_ROWS):
+                    packed[at + c * PRODUCT_ROWS + r] = x[(i + r) * step + c] - centre
+            continue
+        packed[at : at + columns * PRODUCT_ROWS] = 0
+        for r in range(rows):
+            of_cloud = (i + r) // cloud * columns
+            for c in range(columns):
+                packed[at + c * PRODUCT_ROWS + r] = x[(i + r) * step + c] - origin[of_cloud + c]
+
+
+@numba.njit(parallel=True, **FLAGS)
+def multiply_rows(
+    x: np.ndarray,
+    step: int,
+    rows: int,
+    cloud: int,
+    origin: np.ndarray,
+    panels: np.ndarray,
+    out: np.ndarray,
+    out_step: int,
+    columns: int,
+) -> None:
+    """out = (x - origin) W.
+
+    Args:
+        x: rows of K numbers, `step` apart.
+        step, rows, cloud: see x; M; rows that share an origin.
+        origin: (M / cloud, K).
+        panels: (P, K, W), panels of the right side, zeros beyond its columns.
+        out: rows of C numbers, `out_step` apart, to be filled.
+        out_step, columns: see out; C.
+    """
+    count, deep, width = panels.shape
+    right = panels.reshape(-1)
+    block = TILES * PRODUCT_ROWS
+    for task in numba.prange(-(-rows // block)):
+        first, last = task * block, min(rows, task * block + block)
+        packed = np.empty(block * deep, x.dtype)
+        edge = np.empty(PRODUCT_ROWS * width, x.dtype)
+        _pack_tiles(x, step, first, last - first, cloud, origin, deep, packed)
+        for p in range(count):
+            for i in range(first, last, PRODUCT_ROWS):
+                left, at = (i - first) * deep, i * out_step + p * width
+                if i + PRODUCT_ROWS <= last and p * width + width <= columns:
+                    product_tile(
+                        *(packed, left, PRODUCT_ROWS, right, p * deep * width, deep),
+                        *(out, at, out_step, False),
+                    )
+                else:
+                    product_tile(
+                        *(packed, left, PRODUCT_ROWS, right, p * deep * width, deep),
+                        *(edge, 0, width, False),
+                    )
+                    for r in range(min(PRODUCT_ROWS, last - i)):
+                        for c in range(min(width, columns - p * width)):
+                            out[at + r * out_step + c] = edge[r * width + c]
+
+
+@numba.njit(parallel=True, **FLAGS)
+def pack_columns(
+    x: np.ndarray,
+    step: int,
+    columns: int,
+    cloud: int,
+    origin: np.ndarray,
+    chunks: np.ndarray,
+    packed: np.ndarray,
+    sums: np.ndarray,
+    vector: int,
+) -> None:
+    """Chunks of rows less their cloud's origin as panels (P, rows, W), and sums of their columns.
+
+    Args:
+        x: rows of K numbers, `step` apart.
+        step, columns, cloud: see x; K; rows that share an origin.
+        origin: (M / cloud, K).
+        chunks: (chunks, 2), the first row of each, and how many it has.
+        packed: (chunks, P, most rows, W), to be filled; zeros beyond K.
+        sums: (chunks, P W), to be filled.
+        vector: numbers in a vector, of which W has two.
+    """
+    panels, most, width = packed.shape[1:]
+    numbers, totals = packed.reshape(-1), sums.reshape(-1)
+    for task in numba.prange(len(chunks) * panels):
+        n, low = task // panels, task % panels * width
+        first, count = chunks[n, 0], chunks[n, 1]
+        of_cloud, begin = first // cloud * columns + low, task * most * width
+        if low + width <= columns:
+            a, b = load(origin, of_cloud), load(origin, of_cloud + vector)
+            total, other = a - a, b - b
+            for i in range(count):
+                at, row = begin + i * width, (first + i) * step + low
+                value, second = load(x, row) - a, load(x, row + vector) - b
+                store(numbers, at, value)
+                store(numbers, at + vector, second)
+                total, other = total + value, other + second
+            store(totals, task * width, total)
+            store(totals, task * width + vector, other)
+        else:
+            totals[task * width : task * width + width] = 0
+            for i in range(count):
+                at, row = begin + i * width, (first + i) * step + low
+                numbers[at : at + width] = 0
+                for c in range(columns - low):
+                    value = x[row + c] - origin[of_cloud + c]
+                    numbers[at + c] = value
+                    totals[task * width + c] += value
+
+
+@numba.njit(parallel=True, **FLAGS)
+def multiply_columns(
+    left: np.ndarray,
+    right: np.ndarray,
+    chunks: np.ndarray,
+    tasks: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """out += left^T right over all rows of some chunks, as `pack_columns` has packed them.
+
+    Args:
+        left: (chunks, P, most rows, W).
+        right: (chunks, P', most rows, W).
+        chunks: (chunks, 2), as for `pack_columns`.
+        tasks: (tasks, 2), which panel of `left`, and which of `right`.
+        out: (P W, P' W), changed in place.
+    """
+    panels, most, width = left.shape[1:]
+    others, length = right.shape[1], out.shape[1]
+    a, b, c = left.reshape(-1), right.reshape(-1), out.reshape(-1)
+    for task in numba.prange(len(tasks)):
+        p, q = tasks[task, 0], tasks[task, 1]
+        for n in range(len(chunks)):
+            at, other = (n * panels + p) * most * width, (n * others + q) * most * width
+            for r in range(0, width, PRODUCT_ROWS):
+                product_tile(
+                    *(a, at + r, width, b, other, chunks[n, 1]),
+                    *(c, (p * width + r) * length + q * width, length, True),
+                )

@@ -1,0 +1,192 @@
+"""Stage 4, products of the processor operators: rows times a matrix, and columns with columns.
+
+The library's products run at four fifths of what these processors can do, or less, need centred
+copies of their input, and do all of a product that is symmetric. These take what is centred as they
+read it, run near the peak on processors with AVX2 and AVX-512, and give the same bits on any number
+of threads. The tiles are in `product_kernels_cpu`.
+
+Shape legend: M rows of B clouds, K columns in, C columns out.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from pixcloud.ops import product_kernels_cpu as kernels
+from pixcloud.ops.buffers_cpu import flat, lanes, room
+from pixcloud.ops.threads_cpu import use_torch_threads
+from pixcloud.ops.vector_cpu import TILE_BYTES
+
+CHUNK_ROWS = 256  # rows of a sum that is made in registers
+CHUNKS = 8  # chunks that are packed together
+
+
+def _width(dtype: torch.dtype) -> int:
+    """Columns of a tile."""
+    return TILE_BYTES // dtype.itemsize
+
+
+def strided(x: torch.Tensor) -> tuple[np.ndarray, int]:
+    """Rows of x (..., K) as they lie, if they are evenly apart: a flat array, and the step.
+
+    Example:
+        >>> strided(torch.zeros(2, 5, 8)[..., :3])[1]
+        8
+    """
+    x = x.detach()
+    steps = [n for n, size in zip(x.stride()[:-1], x.shape[:-1], strict=True) if size > 1]
+    sizes = [size for size in x.shape[:-1] if size > 1]
+    step = steps[-1] if steps else x.shape[-1]
+    even = x.stride(-1) == 1 and step >= x.shape[-1]
+    even = even and steps == [step * math.prod(sizes[n + 1 :]) for n in range(len(sizes))]
+    if not even:
+        x, step = x.contiguous(), x.shape[-1]
+    rows = math.prod(x.shape[:-1])
+    numbers: np.ndarray = x.as_strided(((rows - 1) * step + x.shape[-1],), (1,)).numpy()
+    return numbers, step
+
+
+def _origins(origin: torch.Tensor | None, x: torch.Tensor) -> tuple[np.ndarray, int]:
+    """Origins (B, K) as a flat array, and how many rows share one."""
+    rows, columns = math.prod(x.shape[:-1]), x.shape[-1]
+    if origin is None:
+        return np.zeros(columns, flat(x[:0].reshape(-1)).dtype), rows
+    return flat(origin.contiguous()), rows // max(1, origin.numel() // columns)
+
+
+def panels_of(right: torch.Tensor) -> np.ndarray:
+    """A matrix (K, C) as panels (P, K, W), for `rows_product`; zeros behind the columns."""
+    deep, columns = right.shape
+    width = _width(right.dtype)
+    panels = torch.zeros(-(-columns // width), deep, width, dtype=right.dtype)
+    whole = columns // width * width
+    panels[: whole // width] = right[:, :whole].reshape(deep, -1, width).transpose(0, 1)
+    if whole < columns:
+        panels[-1, :, : columns - whole] = right[:, whole:]
+    numbers: np.ndarray = panels.detach().numpy()
+    return numbers
+
+
+def rows_product(
+    x: torch.Tensor, panels: np.ndarray, out: torch.Tensor, origin: torch.Tensor | None = None
+) -> torch.Tensor:
+    """(x - origin) times a matrix.
+
+    Args:
+        x: (..., K), M rows in all, fp32 or fp64.
+        panels: `panels_of` the matrix (K, C).
+        out: (M, C), contiguous, to be filled.
+        origin: (B, K) or (K,), for runs of M / B rows each; None takes nothing off.
+
+    Example:
+        >>> x, right = torch.rand(5, 3), torch.rand(3, 2)
+        >>> torch.allclose(rows_product(x, panels_of(right), torch.empty(5, 2)), x @ right)
+        True
+    """
+    use_torch_threads()
+    numbers, step = strided(x)
+    shared, cloud = _origins(origin, x)
+    kernels.multiply_rows(
+        *(numbers, step, math.prod(x.shape[:-1]), cloud, shared),
+        *(panels, flat(out), out.shape[1], out.shape[1]),
+    )
+    return out
+
+
+def _chunks(rows: int, cloud: int) -> np.ndarray:
+    """(chunks, 2): runs of rows of one cloud, the first one of each and their number."""
+    found = [
+        (first + low, min(CHUNK_ROWS, min(cloud, rows - first) - low))
+        for first in range(0, rows, cloud)
+        for low in range(0, min(cloud, rows - first), CHUNK_ROWS)
+    ]
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
+class _Panels:
+    """Columns of x (..., K) less its origin, as panels of some chunks of rows at a time."""
+
+    def __init__(self, x: torch.Tensor, origin: torch.Tensor | None, chunks: np.ndarray) -> None:
+        self.columns, width = x.shape[-1], _width(x.dtype)
+        self.numbers, self.step = strided(x)
+        self.origin, self.cloud = _origins(origin, x)
+        self.count, self.vector = -(-self.columns // width), lanes(x.dtype)
+        shape = (min(CHUNKS, len(chunks)), self.count, int(chunks[:, 1].max()), width)
+        self.memory = room(shape, self.numbers.dtype)
+
+    def pack(self, chunks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Panels (chunks, P, most rows, W), and sums (chunks, K) of the columns."""
+        packed = self.memory[: len(chunks)]
+        sums = np.empty((len(chunks), self.count * packed.shape[3]), self.numbers.dtype)
+        kernels.pack_columns(
+            *(self.numbers, self.step, self.columns, self.cloud, self.origin),
+            *(chunks, packed, sums, self.vector),
+        )
+        return packed, sums[:, : self.columns]
+
+
+def _result(left: _Panels, right: _Panels) -> np.ndarray:
+    width = left.memory.shape[3]
+    return np.zeros((left.count * width, right.count * width), left.numbers.dtype)
+
+
+def columns_product(
+    a: torch.Tensor, b: torch.Tensor, origin: torch.Tensor | None = None
+) -> torch.Tensor:
+    """a^T (b - origin), (K, C), of a (..., K) and b (..., C) with equally many rows.
+
+    Args:
+        origin: (B, C) or (C,), for runs of M / B rows of b each; None takes nothing off.
+
+    Example:
+        >>> a, b = torch.rand(5, 3), torch.rand(5, 2)
+        >>> torch.allclose(columns_product(a, b), a.T @ b)
+        True
+    """
+    use_torch_threads()
+    rows = math.prod(a.shape[:-1])
+    chunks = _chunks(rows, _origins(origin, b)[1])
+    left, right = _Panels(a, None, chunks), _Panels(b, origin, chunks)
+    out = _result(left, right)
+    tasks = np.array([(p, q) for q in range(right.count) for p in range(left.count)], np.int64)
+    for low in range(0, len(chunks), CHUNKS):
+        some = chunks[low : low + CHUNKS]
+        kernels.multiply_columns(left.pack(some)[0], right.pack(some)[0], some, tasks, out)
+    return torch.from_numpy(out[: left.columns, : right.columns])
+
+
+def square_product(
+    x: torch.Tensor, origin: torch.Tensor, cloud: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(x - origin)^T (x - origin) over all rows, and the sums of x - origin over each cloud.
+
+    Args:
+        x: (M, K).
+        origin: (K,).
+        cloud: N, rows of a cloud.
+
+    Returns:
+        (K, K), and (B, K) in double precision.
+
+    Example:
+        >>> x = torch.rand(6, 3)
+        >>> square, sums = square_product(x, torch.zeros(3), cloud=2)
+        >>> torch.allclose(square, x.T @ x), sums.shape
+        (True, torch.Size([3, 3]))
+    """
+    use_torch_threads()
+    chunks = _chunks(len(x), cloud)
+    side = _Panels(x, origin, chunks)
+    out = _result(side, side)
+    tasks = np.array([(p, q) for q in range(side.count) for p in range(q + 1)], np.int64)
+    sums = torch.zeros(len(x) // cloud, side.columns, dtype=torch.float64)
+    for low in range(0, len(chunks), CHUNKS):
+        some = chunks[low : low + CHUNKS]
+        packed, found = side.pack(some)
+        kernels.multiply_columns(packed, packed, some, tasks, out)
+        sums.index_add_(0, torch.from_numpy(some[:, 0] // cloud), torch.from_numpy(found).double())
+    square = torch.from_numpy(out[: side.columns, : side.columns])
+    return square.triu() + square.triu(1).T, sums
