@@ -30,7 +30,7 @@ from pixcloud.distributed import World
 from pixcloud.ops import pool_kernels_cpu as kernels
 from pixcloud.ops.bit_products_cpu import add_chosen_channels, sum_chosen_points
 from pixcloud.ops.buffers_cpu import empty, flat, lanes, padded
-from pixcloud.ops.products_cpu import panels_of, rows_product, square_product
+from pixcloud.ops.products_cpu import panels_of, rows_product, square_product, symmetric_product
 from pixcloud.ops.threads_cpu import use_torch_threads
 
 SLOPE = 0.2
@@ -45,6 +45,7 @@ class Batch:
     """What the backward pass needs beside x and the parameters; all in the sign of BN's scale.
 
     Attributes:
+        signed: (D, C), W in that sign.
         origin: (C,), what is taken off x; h is then x' W^T with x' = x - origin.
         of_clouds: (B, C), sums of x' over each cloud, in double precision.
         spread: (D, C), W times the covariance of x', None without batch statistics.
@@ -58,6 +59,7 @@ class Batch:
         count: points of all processes.
     """
 
+    signed: torch.Tensor
     origin: torch.Tensor
     of_clouds: torch.Tensor
     spread: torch.Tensor | None
@@ -111,17 +113,6 @@ def _blocks(batch: int, num_points: int) -> list[tuple[int, int]]:
     ]
 
 
-def _statistics(
-    signed: torch.Tensor, of_clouds: torch.Tensor, square: torch.Tensor, rows: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mean and biased variance (D,) of h in double precision, and W times the covariance of x'."""
-    mean = of_clouds.sum(0) / rows
-    covariance = (square / rows - torch.outer(mean, mean)).to(signed.dtype)
-    spread = signed @ covariance
-    var = (spread * signed).sum(1, dtype=torch.float64).clamp_min(0)
-    return signed.double() @ mean, var, spread
-
-
 def forward(
     x: torch.Tensor,
     weight: torch.Tensor,
@@ -146,8 +137,11 @@ def forward(
     spread: torch.Tensor | None = None
     if running is None:
         square, of_clouds = square_product(rows, origin, num_points)
-        mean, var, spread = _statistics(signed, of_clouds, square, len(rows))
-        mean, var, count = world.moments(mean + far, var, count)
+        middle = of_clouds.sum(0) / count
+        spread = signed @ (square / count - torch.outer(middle, middle)).to(dtype)
+        mean = far + (signed @ middle.to(dtype)).double()
+        var = torch.linalg.vecdot(spread, signed).double().clamp_min(0)
+        mean, var, count = world.moments(mean, var, count)
     else:
         of_clouds = (rows - origin).view(batch, num_points, -1).sum(1, dtype=torch.float64)
         mean = _pad(torch.where(scale < 0, -running[0], running[0]))
@@ -158,6 +152,7 @@ def forward(
     rounded = [t.to(dtype) for t in (slope, shift, centre)]
     words = 2 * -(-num_points // kernels.WORD)
     saved = Batch(
+        signed=signed,
         origin=origin,
         of_clouds=of_clouds,
         spread=spread,
@@ -173,7 +168,7 @@ def forward(
         turned=np.zeros((batch, words, len(signed)), np.uint32),
         count=count,
     )
-    _pool(rows, signed, half, saved)
+    _pool(rows, half, saved)
     # At a scale of zero all points tie, whatever h is: the first one it is.
     equal = slope == 0
     first = (rows[::num_points] - origin) @ signed[equal].T
@@ -184,12 +179,12 @@ def forward(
     return torch.cat([top[:, :channels], average[:, :channels]], dim=1), saved
 
 
-def _pool(rows: torch.Tensor, signed: torch.Tensor, half: bool, saved: Batch) -> None:
+def _pool(rows: torch.Tensor, half: bool, saved: Batch) -> None:
     """Fill what is found over the points of each cloud: best, place, sums and bits."""
     batch, width = saved.best.shape
     runs = _blocks(batch, len(rows) // batch)
     h = empty(max(last - first for first, last in runs), width, like=rows)
-    product = _Product(signed.T, half, saved.origin)
+    product = _Product(saved.signed.T, half, saved.origin)
     for first, last in runs:
         part = product(rows[first:last], out=h[: last - first])
         kernels.pool(
@@ -227,12 +222,11 @@ def backward(
 ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of x, W, BN's scale and its bias; `world` is None without batch statistics.
 
-    dh = given s(z) - const - slope (h - centre), with s the slope of the activation, and `chosen`
-    more at the points of the maxima.
+    With s the slope of the activation, dh is what `Gradient` says.
     """
     use_torch_threads()
     num_points, channels, dtype = x.shape[1], weight.shape[0], x.dtype
-    rows, signed = _rows(x), _signed(weight, scale)
+    rows, signed = _rows(x), saved.signed
     of_max, of_mean = (_pad(g) for g in grad.chunk(2, dim=1))
     of_mean = of_mean / num_points
     z = saved.best * saved.scale + saved.shift
@@ -245,63 +239,71 @@ def backward(
     sums, each = torch.stack([grad_scale, grad_bias]), torch.zeros_like(factor)
     if world:
         sums, each = world.sum(sums), factor / saved.count
-    slope, const = each * inverse * sums[0], each * sums[1]
-    given, chosen = factor * of_mean, factor * of_max
-    numbers = [t.to(dtype).numpy() for t in ((1 - SLOPE) * given, chosen)]
+    part = Gradient(
+        *(factor * of_mean, factor * of_max, each * inverse * sums[0], each * sums[1]),
+        *(t.to(dtype).numpy() for t in ((1 - SLOPE) * factor * of_mean, factor * of_max)),
+    )
     grad_x = None
     if needs_x:
-        base = (SLOPE * given - const + slope * centre).to(dtype) @ signed
-        grad_x = _linear_part(rows, signed, slope, half, saved)
+        base = (SLOPE * part.given - part.const + part.slope * centre).to(dtype) @ signed
+        grad_x = _linear_part(rows, part.slope, half, saved)
         add_chosen_channels(
-            *(saved.bits, num_points, flat(signed), rows.shape[1], numbers[0], flat(base)),
-            *(saved.place, numbers[1], flat(grad_x), lanes(dtype)),
+            *(saved.bits, num_points, flat(signed), rows.shape[1], part.at_bits, flat(base)),
+            *(saved.place, part.at_places, flat(grad_x), lanes(dtype)),
         )
         grad_x = grad_x[:, : weight.shape[1]].reshape(x.shape)
-    chosen_part = empty(*signed.shape, like=rows)
-    sum_chosen_points(
-        *(saved.turned, num_points, flat(rows), rows.shape[1], flat(saved.origin), numbers[0]),
-        *(saved.place, numbers[1], flat(chosen_part), lanes(dtype)),
-    )
-    grad_weight = chosen_part + _grad_weight_beside(signed, given, chosen, slope, const, saved)
-    grad_weight = grad_weight[:channels, : weight.shape[1]].to(dtype)
-    grad_weight = torch.where(scale[:, None] < 0, -grad_weight, grad_weight)
-    grad_scale = grad_scale[:channels].to(dtype)
-    grad_scale = torch.where(scale < 0, -grad_scale, grad_scale)
-    return grad_x, grad_weight, grad_scale, grad_bias[:channels].to(dtype)
+    grad_weight = _grad_weight(rows, num_points, part, saved)[:channels, : weight.shape[1]]
+    sign = torch.where(scale < 0, -1.0, 1.0).to(dtype)
+    grad_scale = grad_scale[:channels].to(dtype) * sign
+    return grad_x, grad_weight * sign[:, None], grad_scale, grad_bias[:channels].to(dtype)
 
 
-def _linear_part(
-    rows: torch.Tensor, signed: torch.Tensor, slope: torch.Tensor, half: bool, saved: Batch
-) -> torch.Tensor:
+@dataclass
+class Gradient:
+    """dh = given s(z) - const - slope (h - centre), and `chosen` more at the maxima.
+
+    In double precision; `at_bits` (0.8 given) and `at_places` (chosen) as the kernels take them.
+    """
+
+    given: torch.Tensor
+    chosen: torch.Tensor
+    slope: torch.Tensor
+    const: torch.Tensor
+    at_bits: np.ndarray
+    at_places: np.ndarray
+
+
+def _linear_part(rows: torch.Tensor, slope: torch.Tensor, half: bool, saved: Batch) -> torch.Tensor:
     """What reaches x through the batch statistics and is linear in it, (M, C)."""
     out = empty(*rows.shape, like=rows)
     if saved.spread is None:
         return out.zero_()
-    through = signed.T @ (signed * -slope.to(rows.dtype)[:, None])
-    product = _Product(through, half, saved.origin)
+    steep = saved.signed * -slope.to(rows.dtype)[:, None]
+    product = _Product(symmetric_product(saved.signed, steep), half, saved.origin)
     for first, last in _blocks(1, len(rows)) if half else [(0, len(rows))]:
         product(rows[first:last], out=out[first:last])
     return out
 
 
-def _grad_weight_beside(
-    signed: torch.Tensor,
-    given: torch.Tensor,
-    chosen: torch.Tensor,
-    slope: torch.Tensor,
-    const: torch.Tensor,
-    saved: Batch,
-) -> torch.Tensor:
-    """Gradient of W (D, C) but for the products by bits and the maxima, in double precision."""
-    total, rows = saved.of_clouds.sum(0), saved.bits.shape[1]
+def _grad_weight(rows: torch.Tensor, num_points: int, part: Gradient, saved: Batch) -> torch.Tensor:
+    """Gradient of W (D, C) in its sign: sum of dh_i (x'_i + origin)."""
+    signed, dtype = saved.signed, rows.dtype
+    out = empty(*signed.shape, like=rows)
+    sum_chosen_points(
+        *(saved.turned, num_points, flat(rows), rows.shape[1], flat(saved.origin), part.at_bits),
+        *(saved.place, part.at_places, flat(out), lanes(dtype)),
+    )
+    total, count = saved.of_clouds.sum(0), len(rows)
     # sum of h - centre over this process's points: 0 if there is no other
-    apart = signed.double() @ total - rows * saved.centre.double()
-    of_h = (given * saved.sums[1] + chosen).sum(0) - rows * const - slope * apart
-    beside = SLOPE * given.T @ saved.of_clouds + torch.outer(of_h, saved.origin.double())
-    if saved.spread is None:
-        return beside
-    beside -= torch.outer(const + slope * apart / rows, total)
-    return beside.sub_((rows * slope)[:, None] * saved.spread)
+    apart = (signed @ total.to(dtype)).double() - count * saved.centre.double()
+    of_h = (part.given * saved.sums[1] + part.chosen).sum(0) - count * part.const
+    of_h -= part.slope * apart
+    out.addmm_((SLOPE * part.given.T).to(dtype), saved.of_clouds.to(dtype))
+    out.addr_(of_h.to(dtype), saved.origin)
+    if saved.spread is not None:
+        out.addr_((part.const + part.slope * apart / count).to(dtype), total.to(dtype), alpha=-1)
+        out.addcmul_((part.slope * count).to(dtype)[:, None], saved.spread, value=-1)
+    return out
 
 
 def evaluate(

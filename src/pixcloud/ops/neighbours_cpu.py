@@ -76,13 +76,11 @@ def _pays_to_mirror(batch: int, columns: int, channels: int) -> bool:
 
 
 def _mirrors(start: np.ndarray) -> np.ndarray:
-    """Room for the scores of one cloud for each thread; half of it is never touched.
-
-    [n, j, r] is the score of the column that is row r of block n, for query j.
-    """
+    """Room for the products of one cloud's rows for each thread; half of it is never touched."""
     columns = start.shape[1]
-    shape = (numba.get_num_threads(), -(-columns // BLOCK_ROWS), columns, BLOCK_ROWS)
-    return room(shape, start.dtype)
+    # Behind the columns for the last block's rows, and so that rows begin in all places of caches.
+    length = columns + BLOCK_ROWS + TILE_BYTES // start.itemsize
+    return room((numba.get_num_threads(), columns, length), start.dtype)
 
 
 def _panels(points: np.ndarray, centre: np.ndarray, direct: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -161,7 +159,7 @@ def _search_block(
     rows = _rows(asked, first, count)
     run = min(num_panels, RUN_COLUMNS // width)
     scores = _scores(run * width, panels)
-    raw = nothing = np.empty((0, 0), panels.dtype)
+    nothing = np.empty((0, 0), panels.dtype)
     # The candidates of each row, best first up to the number in `found`.
     values = np.empty((count, candidate_room(k)), panels.dtype)
     places = np.empty((count, candidate_room(k)), np.int64)
@@ -169,7 +167,7 @@ def _search_block(
     scratch = scratch_for(k, panels)
     for p in range(0, num_panels, run):
         ahead = min(run, num_panels - p)
-        _score(rows, panels, start, p, p + ahead, direct, scores, 0, raw, first, nothing)
+        _score(rows, panels, start, p, p + ahead, direct, scores, 0, nothing)
         for r in range(count):
             found[r] = pick(
                 *(scores[r, : ahead * width], p * width, k),
@@ -195,23 +193,20 @@ def _search_mirrored(
 def _search_mirrored_block(
     panels: np.ndarray, start: np.ndarray, mirror: np.ndarray, first: int, out: np.ndarray
 ) -> None:
-    """Columns before this block come from the mirror; for those behind, it gets this block's."""
+    """Products with columns before this block are those of earlier blocks; its own are kept."""
     num_panels, width, k = panels.shape[0], panels.shape[2], out.shape[1]
     count = min(BLOCK_ROWS, len(out) - first)
-    rows = _rows(panels, first, count)
-    block, begin = first // BLOCK_ROWS, first // width
+    rows, begin = _rows(panels, first, count), first // width
     scores = _scores(num_panels * width, panels)
-    for n in range(block):
-        for r in range(count):
-            for i in range(BLOCK_ROWS):
-                scores[r, n * BLOCK_ROWS + i] = mirror[n, first + r, i]
-    raw = np.empty((BLOCK_ROWS, width), panels.dtype)
+    for i in range(0, first, width // 2):
+        for r in range(0, BLOCK_ROWS, width // 2):
+            turn_tile(
+                *(mirror, i * mirror.shape[1] + first + r, mirror.shape[1], start, i),
+                *(scores, r * scores.shape[1] + i, scores.shape[1]),
+            )
     # Nothing comes behind the last block.
-    later = mirror[block] if first + BLOCK_ROWS < len(out) else mirror[0, :0]
-    _score(
-        *(rows, panels, start, begin, num_panels, False),
-        *(scores, begin * width, raw, first, later),
-    )
+    later = mirror[first:] if first + BLOCK_ROWS < len(out) else mirror[:0]
+    _score(rows, panels, start, begin, num_panels, False, scores, begin * width, later)
     values = np.empty(candidate_room(k), panels.dtype)
     places = np.empty(candidate_room(k), np.int64)
     scratch = scratch_for(k, panels)
@@ -237,31 +232,22 @@ def _score(
     direct: bool,
     scores: np.ndarray,
     at: int,
-    raw: np.ndarray,
-    first: int,
     mirror: np.ndarray,
 ) -> None:
-    """Scores of all rows of a block, which begins with `first`, against panels from begin to end.
+    """Scores of all rows of a block against panels from begin to end, from the column `at` on.
 
-    They lie in the scores from the column `at` on. If there is a mirror (P W, BLOCK_ROWS), its
-    [j, r] gets the score of the column that is row r, for query j.
+    If there is a mirror (BLOCK_ROWS or more, P W or more), its [r, j] gets the product alone of
+    row r and column j.
     """
     channels, width, length = panels.shape[1], panels.shape[2], scores.shape[1]
-    mirrored = len(mirror) > 0
+    kept = mirror.shape[1]
     for p in range(begin, end):
         for g in range(len(rows)):
             score_tile(
                 *(rows[g], panels[p], start, p * width, channels, direct),
                 *(scores, g * TILE_ROWS * length + at, length),
-                *(raw, g * TILE_ROWS * width, mirrored),
+                *(mirror, g * TILE_ROWS * kept + p * width, kept, len(mirror) > 0),
             )
-        if mirrored:
-            for r in range(0, BLOCK_ROWS, width // 2):
-                for w in range(0, width, width // 2):
-                    turn_tile(
-                        *(raw, r * width + w, width, start, first + r),
-                        *(mirror, (p * width + w) * BLOCK_ROWS + r, BLOCK_ROWS),
-                    )
         at += width
 
 

@@ -146,16 +146,46 @@ def columns_product(
         >>> torch.allclose(columns_product(a, b), a.T @ b)
         True
     """
+    return _columns_product(a, b, origin)
+
+
+def symmetric_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a^T b, (K, K), of a and b (M, K) where that is known to be symmetric, for half the work.
+
+    Example:
+        >>> a = torch.rand(5, 3)
+        >>> b = torch.rand(5, 1) * a
+        >>> torch.allclose(symmetric_product(a, b), a.T @ b)
+        True
+    """
+    return _mirrored(_columns_product(a, b, None, symmetric=True))
+
+
+def _columns_product(
+    a: torch.Tensor, b: torch.Tensor, origin: torch.Tensor | None, *, symmetric: bool = False
+) -> torch.Tensor:
+    """The same; below its diagonal a symmetric one is left out."""
     use_torch_threads()
     rows = math.prod(a.shape[:-1])
     chunks = _chunks(rows, _origins(origin, b)[1])
     left, right = _Panels(a, None, chunks), _Panels(b, origin, chunks)
-    out = _result(left, right)
-    tasks = np.array([(p, q) for q in range(right.count) for p in range(left.count)], np.int64)
+    out, tasks = _result(left, right), _tasks(left, right, symmetric)
     for low in range(0, len(chunks), CHUNKS):
         some = chunks[low : low + CHUNKS]
         kernels.multiply_columns(left.pack(some)[0], right.pack(some)[0], some, tasks, out)
     return torch.from_numpy(out[: left.columns, : right.columns])
+
+
+def _tasks(left: _Panels, right: _Panels, symmetric: bool) -> np.ndarray:
+    """Panels of both sides, (tasks, 2): all pairs, or those that reach the diagonal or above."""
+    pairs = [(p, q) for q in range(right.count) for p in range(q + 1 if symmetric else left.count)]
+    return np.array(pairs, np.int64)
+
+
+def _mirrored(upper: torch.Tensor) -> torch.Tensor:
+    """A symmetric matrix from its part above the diagonal."""
+    upper = upper.triu()
+    return (upper + upper.T).fill_diagonal_(0) + upper.diagonal().diag()
 
 
 def square_product(
@@ -181,12 +211,11 @@ def square_product(
     chunks = _chunks(len(x), cloud)
     side = _Panels(x, origin, chunks)
     out = _result(side, side)
-    tasks = np.array([(p, q) for q in range(side.count) for p in range(q + 1)], np.int64)
+    tasks = _tasks(side, side, symmetric=True)
     sums = torch.zeros(len(x) // cloud, side.columns, dtype=torch.float64)
     for low in range(0, len(chunks), CHUNKS):
         some = chunks[low : low + CHUNKS]
         packed, found = side.pack(some)
         kernels.multiply_columns(packed, packed, some, tasks, out)
         sums.index_add_(0, torch.from_numpy(some[:, 0] // cloud), torch.from_numpy(found).double())
-    square = torch.from_numpy(out[: side.columns, : side.columns])
-    return square.triu() + square.triu(1).T, sums
+    return _mirrored(torch.from_numpy(out[: side.columns, : side.columns])), sums

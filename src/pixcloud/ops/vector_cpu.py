@@ -81,6 +81,7 @@ def score_tile(
     out_row: Any,
     raw: Any,
     raw_at: Any,
+    raw_row: Any,
     keep: Any,
 ) -> Any:
     """out[r, j] = start[j] - |x_r - y_j|^2, or start[j] + x_r . y_j, for rows r and columns j.
@@ -95,11 +96,11 @@ def score_tile(
         channels: length of the sums.
         direct: True for distances, False for products.
         out, out_at, out_row: the result lies at out_at + r out_row + j of a contiguous array.
-        raw, raw_at, keep: if keep is True, the sums alone lie at raw_at + (tile columns) r + j.
+        raw, raw_at, raw_row, keep: if keep is True, the sums alone lie at raw_at + r raw_row + j.
     """
     place, truth = types.intp, types.boolean
     given = (rows, columns, start, place, place, truth)
-    return types.void(*given, out, place, place, raw, place, truth), _generate_tile
+    return types.void(*given, out, place, place, raw, place, place, truth), _generate_tile
 
 
 def _generate_tile(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -148,9 +149,10 @@ def _generate_tile(context: Any, builder: Any, signature: Any, args: Any) -> Any
         more = _load(builder, _step(builder, begin, v * lanes), lanes, size)
         total = builder.fadd(builder.load(slot), more)
         _store(builder, total, _step(builder, target, v * lanes), size)
-    with builder.if_then(args[11]):
+    with builder.if_then(args[12]):
         for (r, v), slot in sums.items():
-            _store(builder, builder.load(slot), _step(builder, raw, (2 * r + v) * lanes), size)
+            target = builder.gep(raw, [builder.mul(args[11], ir.Constant(PLACE, r))])
+            _store(builder, builder.load(slot), _step(builder, target, v * lanes), size)
     return context.get_dummy_value()
 
 
