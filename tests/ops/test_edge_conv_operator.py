@@ -211,3 +211,20 @@ def test_the_way_back() -> None:
             zip(who[start[j] : start[j + 1]], which[start[j] : start[j + 1]], strict=True)
         )
         assert entries == [(i, r) for i in range(60) for r in range(4) if near[i, r] == j]
+
+
+def test_under_autocast_only_gradients_are_of_half_precision() -> None:
+    x, k = clouds("random")
+    layer, _ = pair(x.shape[2], k, torch.float32)
+    index = plain_knn(x, k)
+    start = {name: value.clone() for name, value in layer.state_dict().items()}
+    expected = both_ways(layer, x.float(), index)
+    layer.load_state_dict(start)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = both_ways(layer, x.float(), index)
+    for name, value in expected.items():
+        assert found[name].dtype == value.dtype
+        if name in ("grad x", "grad linear.weight"):
+            assert 1e-6 < difference(found[name], value) < 0.02, name
+        else:
+            assert torch.equal(found[name], value), name

@@ -105,6 +105,25 @@ def test_in_single_precision(training: bool) -> None:
         assert difference(found[name], value) < limit, (name, difference(found[name], value))
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_under_autocast_large_products_are_of_half_precision(training: bool) -> None:
+    x = clouds("random").float()
+    weight, bn = layers(torch.float32)
+    expected = both_ways(linear_bn_pool, x, weight, bn.train(training))
+
+    def half(*arguments: object) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return linear_bn_pool(*arguments)  # type: ignore[arg-type]
+
+    found = both_ways(half, x, weight, bn)
+    for name in ("running_mean", "running_var"):
+        assert torch.equal(found[name], expected[name])
+    # Another point may have the maximum, and then gets its gradient.
+    for name, limit in (("out", 0.01), ("grad x", 0.2), ("grad weight", 0.1)):
+        assert found[name].dtype == torch.float32
+        assert 1e-6 < difference(found[name], expected[name]) < limit, name
+
+
 def test_what_is_no_number_stays_so() -> None:
     x = clouds("random")
     weight, bn = layers(torch.float64)

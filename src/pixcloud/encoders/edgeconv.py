@@ -14,7 +14,7 @@ from torch import nn
 
 from pixcloud.ops.edge_conv import edge_conv
 from pixcloud.ops.neighbours import knn
-from pixcloud.ops.recorded import full_precision
+from pixcloud.ops.recorded import full_precision, half_products
 
 
 class EdgeConv(nn.Module):
@@ -55,7 +55,8 @@ class EdgeConv(nn.Module):
         if index is None:
             index = knn(x, self.k)
         # Under autocast this layer stays in fp32: W1 x_j - W1 x_i would lose in half precision what
-        # W1 (x_j - x_i) keeps.
+        # W1 (x_j - x_i) keeps. Only the products of its gradients are not differences.
+        half = half_products(x)
         with full_precision(x):
             weight = self.linear.weight
-            return edge_conv(x.to(weight.dtype), index, weight, self.bn, out)
+            return edge_conv(x.to(weight.dtype), index, weight, self.bn, out, half)

@@ -47,6 +47,7 @@ def edge_conv(
     weight: torch.Tensor,
     bn: nn.BatchNorm1d,
     out: torch.Tensor | None = None,
+    half: bool = False,
 ) -> torch.Tensor:
     """EdgeConv with one linear map, BN over all edges, LeakyReLU(0.2) and a max over neighbours.
 
@@ -56,6 +57,7 @@ def edge_conv(
         weight: (C_out, 2 C_in), of [x_j - x_i ; x_i]; no bias.
         bn: over C_out channels; its running statistics are updated in training.
         out: (B, N, C_out) memory for the result, without gradient; may be ignored.
+        half: products of the backward pass are of bf16 numbers, on processors.
 
     Returns:
         (B, N, C_out); differentiable once.
@@ -79,7 +81,7 @@ def edge_conv(
     )
     if bn.training or wanted:
         running = None if bn.training else running_statistics(bn)
-        y, mean, var, edges = _apply(x, index, weight, bn, running, out)
+        y, mean, var, edges = _apply(x, index, weight, bn, running, out, half)
         if bn.training:
             update_running(bn, mean, var, edges.item())
         return y
@@ -97,10 +99,11 @@ def _apply(
     bn: nn.BatchNorm1d,
     running: tuple[torch.Tensor, torch.Tensor] | None,
     out: torch.Tensor | None,
+    half: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     # Autograd should not take the memory for an input, so it comes wrapped.
     return _EdgeConv.apply(
-        x, index, weight, bn.weight, bn.bias, running, bn.eps, world_of(bn), [out]
+        x, index, weight, bn.weight, bn.bias, running, bn.eps, world_of(bn), [out], half
     )
 
 
@@ -117,13 +120,14 @@ class _EdgeConv(torch.autograd.Function):
         eps: float,
         world: World,
         out: list[torch.Tensor | None],
+        half: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         from pixcloud.ops import edge_conv_cpu
 
         y, saved = edge_conv_cpu.forward(x, index, weight, scale, bias, running, eps, world, out[0])
         ctx.save_for_backward(x, y, weight, scale, *saved)
         # Running statistics are the same on all processes, and so is what follows from them.
-        ctx.eps, ctx.world = eps, world if running is None else None
+        ctx.eps, ctx.world, ctx.half = eps, world if running is None else None, half
         channels = weight.shape[0]
         mean = saved.mean[:channels] * torch.where(scale < 0, -1.0, 1.0)
         var = saved.var[:channels].clone()
@@ -140,8 +144,9 @@ class _EdgeConv(torch.autograd.Function):
         of_x, of_weight, of_scale, of_bias = edge_conv_cpu.backward(
             *(grads[0], x, y, weight, scale, ctx.eps, ctx.world, edge_conv_cpu.Batch(*saved)),
             needs_x=ctx.needs_input_grad[0],
+            half=ctx.half,
         )
-        return of_x, None, of_weight, of_scale, of_bias, *[None] * 4
+        return of_x, None, of_weight, of_scale, of_bias, *[None] * 5
 
 
 def _with_torch(

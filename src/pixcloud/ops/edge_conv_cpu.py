@@ -189,8 +189,12 @@ def backward(
     world: World | None,
     saved: Batch,
     needs_x: bool,
+    half: bool,
 ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of x, W, BN's scale and its bias; `world` is None without batch statistics."""
+    """Gradients of x, W, BN's scale and its bias; `world` is None without batch statistics.
+
+    With `half` the products are of bf16 numbers.
+    """
     use_torch_threads()
     batch, num_points, channels = y.shape
     near, rows = saved.near.numpy(), len(saved.near)
@@ -224,11 +228,15 @@ def backward(
     # Before the gradient of x, which then takes the memory that this has needed.
     of_clouds = of_u.double().view(batch, -1, width).sum(1)[:, :channels]
     origin = saved.origin if world else None
-    grad_weight = _grad_weight(duv, x, saved.centres, of_clouds, origin) * sign
+    rounded = duv.bfloat16() if half else duv
+    grad_weight = _grad_weight(rounded, x, saved.centres, of_clouds, origin) * sign
     grad_x = None
     if needs_x:
-        grad_x = empty(rows, x.shape[2], like=y)
-        rows_product(duv, panels_of(_halves(weight, sign)), grad_x)
+        halves = _halves(weight, sign)
+        if half:
+            grad_x = (rounded @ halves.bfloat16()).to(y.dtype)
+        else:
+            grad_x = rows_product(duv, panels_of(halves), empty(rows, x.shape[2], like=y))
         grad_x = grad_x.view(batch, num_points, -1)
     return grad_x, grad_weight, _first(sums[1], y) * sign[:, 0], _first(sums[0], y)
 
@@ -245,7 +253,12 @@ def _grad_weight(
     origin: torch.Tensor | None,
 ) -> torch.Tensor:
     """Gradient of W (C_out, 2 C_in), from sums of dv over each cloud (B, C_out)."""
-    product, channels = columns_product(duv, x, centres), of_clouds.shape[1]
+    channels = of_clouds.shape[1]
+    if duv.dtype == torch.bfloat16:
+        centred = (x - centres[:, None]).bfloat16().flatten(0, 1)
+        product = (duv.T @ centred).to(x.dtype)
+    else:
+        product = columns_product(duv, x, centres)
     width = product.shape[0] // 2
     of_u, of_v = product[:channels], product[width : width + channels]
     centres = centres.double()

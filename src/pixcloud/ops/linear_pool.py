@@ -49,7 +49,7 @@ def linear_bn_pool(x: torch.Tensor, weight: torch.Tensor, bn: nn.BatchNorm1d) ->
     if x.device.type != "cpu":
         return _with_torch(x, weight, bn)
     # Few processors multiply faster in half precision, and the kernels have none.
-    half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    half = recorded.half_products(x)
     with recorded.full_precision(x):
         return _on_cpu(x.to(weight.dtype), weight, bn, half)
 

@@ -29,6 +29,12 @@ def recording() -> bool:
     return torch.compiler.is_exporting()
 
 
+def half_products(x: torch.Tensor) -> bool:
+    """Whether autocast asks for products of bf16 numbers, of what lies where x is."""
+    kind = x.device.type
+    return torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
+
+
 def full_precision(x: torch.Tensor) -> AbstractContextManager[Any]:
     """Within it autocast is off for the device of x.
 
