@@ -119,7 +119,7 @@ def test_under_autocast_large_products_are_of_half_precision(training: bool) -> 
     for name in ("running_mean", "running_var"):
         assert torch.equal(found[name], expected[name])
     # Another point may have the maximum, and then gets its gradient.
-    for name, limit in (("out", 0.01), ("grad x", 0.2), ("grad weight", 0.1)):
+    for name, limit in (("out", 0.01), ("grad x", 0.2), ("grad weight", 0.2)):
         assert found[name].dtype == torch.float32
         assert 1e-6 < difference(found[name], expected[name]) < limit, name
 
