@@ -7,6 +7,9 @@ M = B N points, C_l channels of layer l, E channels before pooling, k neighbours
 - Neighbours: every pair of points once, M N C_(l-1) / 2 multiply-adds, M N C_(l-1) operations,
   without gradient.
 - Fusion: 2 M C E with C = sum C_l, three times that in training.
+- Fusion with its pooling, in training: 2 M C E forward; M C (C + 1) for the covariance of the
+  input, which is symmetric; 2 M C^2 for what is linear in it backward; and two products by bits,
+  of M C E / 4 additions each (`pixcloud.ops.bit_products_cpu`).
 - Two-layer EdgeConv: the first layer as above; the second over all edges, 2 M k C_1 C_2, three
   times that in training.
 - Bytes: every activation that a later operation needs is written once and read once, forward; in
@@ -63,7 +66,7 @@ def dgcnn_cost(
     for c_in, c_out in itertools.pairwise([3, *widths]):
         total += knn_cost(batch, points, c_in, k)
         total += edgeconv_cost(batch, points, c_in, c_out, training=training)
-    return total + fusion_cost(batch * points, sum(widths), embed, training=training)
+    return total + pooled_cost(batch * points, sum(widths), embed, training=training)
 
 
 def dgcnn_seg_cost(batch: int, points: int, embed: int, k: int, *, training: bool) -> Cost:
@@ -85,6 +88,15 @@ def fusion_cost(rows: int, c_in: int, c_out: int, *, training: bool) -> Cost:
     return Cost(passes * 2.0 * rows * c_in * c_out, (2 if training else 1) * 8.0 * rows * c_out)
 
 
+def pooled_cost(rows: int, c_in: int, c_out: int, *, training: bool) -> Cost:
+    """A linear map of each point whose maxima, means and signs are all that is kept."""
+    forward = Cost(2.0 * rows * c_in * c_out, 4.0 * rows * c_in)
+    if not training:
+        return forward
+    around = rows * c_in * (c_in + 1.0) + 2.0 * rows * c_in**2 + rows * c_in * c_out / 2
+    return forward + Cost(around, 4.0 * 3 * rows * c_in + rows * c_out / 2)
+
+
 def measured_rates() -> dict[str, float]:
     """Product rates in GFLOP/s in fp32 and bf16, and the copy rate (read and write) in GB/s."""
     from pixcloud.precision import product_rate
@@ -104,12 +116,18 @@ def measured_rates() -> dict[str, float]:
 
 
 def _large_product_rate() -> float:
-    """GFLOP/s of the product that most of DGCNN's work is: 16,384 points, 512 -> 1,024 channels."""
+    """GFLOP/s of the product that most of DGCNN's work is: 16,384 points, 512 -> 1,024 channels.
+
+    Of the library's and ours, whichever is faster.
+    """
+    from pixcloud.ops.products_cpu import panels_of, rows_product
+
     a, b = torch.ones(16384, 512), torch.ones(512, 1024)
-    out = torch.mm(a, b)
+    out, panels = torch.mm(a, b), panels_of(b)
     best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        torch.mm(a, b, out=out)
-        best = min(best, time.perf_counter() - start)
+    for way in (lambda: torch.mm(a, b, out=out), lambda: rows_product(a, panels, out)):
+        for _ in range(5):
+            start = time.perf_counter()
+            way()
+            best = min(best, time.perf_counter() - start)
     return 2 * 16384 * 512 * 1024 / best / 1e9

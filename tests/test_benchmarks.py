@@ -72,10 +72,14 @@ def test_a_page_without_its_marks_is_named() -> None:
 def test_the_count_of_operations_of_dgcnn() -> None:
     """8 clouds of 2,048 points in the published sizes, by hand."""
     rows, widths = 8 * 2048, (64, 64, 128, 256)
-    products = 2 * (3 * 64 + 64 * 64 + 64 * 128 + 128 * 256) + 512 * 1024
+    edges = 2 * (3 * 64 + 64 * 64 + 64 * 128 + 128 * 256)
     distances = 2048 * (3 + 64 + 64 + 128)
+    forward, covariance, linear, bits = 2 * 512 * 1024, 512 * 513, 2 * 512 * 512, 512 * 1024 / 2
     cost = floor.dgcnn_cost(8, 2048, widths, 1024, 15, training=True)
-    assert cost.operations == rows * (2 * 3 * products + distances)
+    last = forward + covariance + linear + bits
+    assert cost.operations == rows * (2 * 3 * edges + distances + last)
+    cost = floor.dgcnn_cost(8, 2048, widths, 1024, 15, training=False)
+    assert cost.operations == rows * (2 * edges + distances + forward)
 
 
 def test_a_bar_with_and_without_a_goal() -> None:
