@@ -164,7 +164,7 @@ def _same_parts(first: LabelledClouds, second: LabelledClouds) -> None:
     for clouds in (first, second):
         if clouds.parts is None or clouds.part_names is None:
             raise DataError(f"{clouds.name} {clouds.split}: its clouds have no parts")
-    if first.part_names != second.part_names:
+    if (first.part_names, first.part_labels) != (second.part_names, second.part_labels):
         raise DataError(
             f"{first.name} {first.split} and {second.split} do not have the same parts; give two "
             "splits of one data set"
@@ -228,6 +228,7 @@ def _fit_and_test(
         frozen=frozen,
         dropout=settings.dropout,
         num_points=settings.num_points,
+        part_labels=train.part_labels,
     )
     title = f"{name}, {len(kept):,} of {len(train.labels):,} shapes"
     record = fit(model, task, config.fit, config.optim, seed=settings.seed, title=title, say=say)
