@@ -320,13 +320,17 @@ def test_protocols_read_folders(mugs: Path, capsys: pytest.CaptureFixture[str]) 
     assert "Part segmentation" in capsys.readouterr().out
 
 
-def test_class_folders_are_recognised(mugs: Path, tmp_path: Path) -> None:
+def test_class_folders_are_recognised(
+    mugs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A bare path of them is data for the protocols; of anything else ModelNet40 is expected."""
     assert (
         open_labelled(str(mugs), "train").classes
         == open_labelled(f"folder:{mugs}", "train").classes
     )
     assert holds(str(mugs)) == (False, True)
+    assert cli.main(["data", "check", str(mugs)]) == 0
+    assert "test: 4 clouds of 2048 points in 2 classes" in capsys.readouterr().out
     other = tmp_path / "other"
     (other / "a").mkdir(parents=True)
     (other / "a" / "notes.md").touch()

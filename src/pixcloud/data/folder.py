@@ -18,7 +18,7 @@ from pixcloud.data.pair_writer import named_generator
 from pixcloud.data.part_labels import labelled_points
 from pixcloud.data.part_list import PART_LIST, PartList, read_part_list
 from pixcloud.data.shapes import SHAPE_SUFFIXES, shape_points
-from pixcloud.errors import DataError, some
+from pixcloud.errors import DataError, MissingSplitError, some
 from pixcloud.types import LabelledClouds
 
 SPLITS = ("train", "val", "test")
@@ -177,7 +177,9 @@ def _of_split(root: Path, split: str) -> tuple[list[FolderShape], list[str]]:
     chosen = [shape for shape in shapes if shape.split == split]
     if not chosen:
         there = sorted({shape.split for shape in shapes})
-        raise DataError(f"{root}: its {split} split holds no shapes; there are {', '.join(there)}")
+        raise MissingSplitError(
+            f"{root}: its {split} split holds no shapes; there are {', '.join(there)}"
+        )
     return chosen, sorted({shape.category for shape in shapes})
 
 
