@@ -21,6 +21,7 @@ from pixcloud.errors import ConfigError, DataError, some
 from pixcloud.evaluate.features import first_points, require_points
 from pixcloud.evaluate.folds import held_out
 from pixcloud.evaluate.label_subset import labelled_subset
+from pixcloud.evaluate.neighbours import with_neighbours
 from pixcloud.evaluate.outcomes import Outcomes, units_of
 from pixcloud.evaluate.part_metrics import (
     PartScores,
@@ -92,11 +93,13 @@ def run_segment(
     Raises:
         DataError: if the splits do not fit each other or have no parts, or test has a category that
             train lacks.
-        ConfigError: for settings out of range, or an encoder without per-point features.
+        ConfigError: for settings out of range, a k that does not fit, or an encoder without
+            per-point features.
         TrainingError: if the loss is not finite.
     """
     settings = config.segment
     check_optim(config.optim)
+    encoder = with_neighbours(encoder, settings.k, settings.num_points, "segment.k")
     _check(encoder, train, test, config)
     contenders = {encoder_name: encoder}
     if config.baseline == "scratch":
