@@ -18,7 +18,7 @@ def part_colors(count: int) -> np.ndarray:
     """Distinct colours (count, 3) uint8 sRGB: hues apart by the golden ratio, two brightnesses.
 
     >>> part_colors(2).tolist()
-    [[217, 88, 76], [76, 141, 204]]
+    [[217, 89, 76], [75, 101, 204]]
     """
     return _colors(np.arange(count))
 
