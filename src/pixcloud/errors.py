@@ -25,6 +25,10 @@ class DataError(PixCloudError):
     """A data set is missing, empty, incomplete or of the wrong shape."""
 
 
+class MissingSplitError(DataError):
+    """A data set has no such split at all."""
+
+
 class FileFormatError(DataError):
     """One file cannot be read as what its name says."""
 

@@ -22,13 +22,15 @@ class Mesh:
 
     vertices (V, 3) float64; faces (F, 3) int64 indices into vertices, wound counter-clockwise
     seen from outside where the source knows; face_colors (F, 3) uint8 sRGB or None;
-    face_parts (F,) int64 part number of each face within its category, or None.
+    face_parts (F,) int64 part number of each face within its category, or None. pieces: objects or
+    materials of the file that were joined; only those of a single one are in the file's order.
     """
 
     vertices: np.ndarray
     faces: np.ndarray
     face_colors: np.ndarray | None = None
     face_parts: np.ndarray | None = None
+    pieces: int = 1
 
 
 @dataclass(kw_only=True)
@@ -46,6 +48,8 @@ class LabelledClouds:
     points (S, N, 3) float32, labels (S,) int64 in [0, len(classes)), classes in label order,
     parts (S, N) int64 or None, name such as "modelnet40" and split "train" or "test". part_names:
     classes in label order with the names of their parts, which are numbered through, or None.
+    part_labels: the numbers that the files themselves give these parts, or None where each class
+    counts its own from 0.
     """
 
     name: str
@@ -55,6 +59,7 @@ class LabelledClouds:
     classes: list[str]
     parts: np.ndarray | None = None
     part_names: dict[str, list[str]] | None = None
+    part_labels: dict[str, list[int]] | None = None
 
 
 class PairSample(NamedTuple):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +82,39 @@ MISTAKES = [
     (lambda path: np.save(path, POINTS), "a.npy", "no labels of points; expected NAME.seg"),
     (lambda path: np.savez(path, points=POINTS, labels=LABELS[1:]), "a.npz", "39 labels for 40"),
     (lambda path: np.savez(path, points=POINTS, labels=LABELS + 0.5), "a.npz", "whole numbers"),
+    (lambda path: np.savez(path, points=POINTS, labels=LABELS * np.nan), "a.npz", "whole numbers"),
+    (
+        lambda path: np.savez(path, points=POINTS, labels=-LABELS),
+        "a.npz",
+        "from -7 to -3; expected 0",
+    ),
+    (
+        lambda path: np.savez(path, points=POINTS, labels=LABELS + 2**40),
+        "a.npz",
+        "expected 0 to 2147",
+    ),
+    (
+        lambda path: np.savez(path, points=POINTS, labels=np.eye(40)[:, :2]),
+        "a.npz",
+        r"array 'labels': labels of the shape \(40, 2\); expected \(40,\)",
+    ),
+    (
+        lambda path: np.savez(path, points=POINTS, labels=LABELS.astype(str)),
+        "a.npz",
+        "labels of the type <U21; expected whole numbers, whose names may stand in parts.json",
+    ),
+    (
+        lambda path: np.savez(path, points=POINTS, labels=LABELS.astype(object)),
+        "a.npz",
+        "broken array 'labels'",
+    ),
+    (lambda path: np.savez(path, points=POINTS, labels=[]), "a.npz", "0 labels for 40"),
+    (
+        lambda path: np.save(path, np.column_stack([POINTS, LABELS - 5])),
+        "a.npy",
+        "its last column: labels from -2 to 2; expected 0",
+    ),
+    (lambda path: np.save(path, np.column_stack([POINTS, LABELS]).astype(str)), "a.npy", "numbers"),
     (lambda path: path.write_text("1 2 3 4\n1 2 3\n"), "a.txt", "broken table"),
     (lambda path: BOX.export(path), "a.ply", "no labels of faces"),
 ]
@@ -93,15 +129,67 @@ def test_missing_and_wrong_labels(spoil: object, name: str, words: str, tmp_path
     assert str(path) in str(caught.value)
 
 
-def test_wrong_companions(tmp_path: Path) -> None:
+COMPANIONS = [
+    (
+        "0\n1\n",
+        r"box\.seg: 2 labels for 48 faces; faces must be triangles, with one label for each",
+    ),
+    ("handle\n", r"box\.seg: expected a whole number on each line, the label of each face of box"),
+    ("0\n0 1\n", r"box\.seg: expected a whole number on each line"),
+    ("0 1\n" * 48, r"box\.seg: 2 numbers on each line; expected .* leave the others out"),
+    ("0 " * 48, r"box\.seg: 48 numbers on each line"),
+    ("", r"box\.seg: is empty; expected a whole number on each line"),
+    ("\n# no labels\n", r"box\.seg: is empty"),
+    ("0.5\n" * 48, r"box\.seg: labels must be whole numbers, and number 0 is 0\.5"),
+    ("0\n" * 47 + "nan\n", r"box\.seg: labels must be whole numbers, and number 47 is nan"),
+    ("0\n" * 47 + "-1\n", r"box\.seg: labels from -1 to 0; expected 0 to 2147483647: give"),
+    ("0\n" * 48 + "\xe9\n", r"box\.seg: expected a whole number on each line"),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), COMPANIONS)
+def test_wrong_companions(
+    content: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine" / "box").mkdir(parents=True)
+    for name in ("box", "other"):
+        BOX.export(tmp_path / "mine" / "box" / f"{name}.obj")
+        beside = tmp_path / "mine" / "box" / f"{name}.seg"
+        beside.write_text("\n".join(map(str, BOX_LABELS)))
+    (tmp_path / "mine" / "box" / "box.seg").write_text(content, encoding="latin-1")
+    save_encoder(tmp_path / "enc", build_encoder("pointnet", embed_dim=8, widths=[8]))
+    words_of = ["segment", f"{tmp_path}/enc", "--data.source", f"folder:{tmp_path}/mine"]
+    assert cli.main(words_of) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(words, line), line
+
+
+def test_labels_beside_a_mesh_may_be_written_in_other_ways(tmp_path: Path) -> None:
     BOX.export(tmp_path / "box.obj")
-    beside = tmp_path / "box.seg"
-    beside.write_text("0\n1\n")
-    with pytest.raises(DataError, match="2 labels for 48 faces; faces must be triangles"):
-        labelled_points(tmp_path / "box.obj", "a", 10)
-    beside.write_text("handle\n")
-    with pytest.raises(FileFormatError, match=r"box\.seg: expected a whole number on each line"):
-        labelled_points(tmp_path / "box.obj", "a", 10)
+    expected = labelled_points(write_seg(tmp_path, [str(each) for each in BOX_LABELS]), "a", 50)[1]
+    for lines in (
+        ["# labels", "", *map(str, BOX_LABELS)],
+        [f"{each:.6e} " for each in BOX_LABELS],
+        ["\ufeff" + str(BOX_LABELS[0]), *map(str, BOX_LABELS[1:])],
+    ):
+        found = labelled_points(write_seg(tmp_path, lines), "a", 50)[1]
+        assert np.array_equal(found, expected)
+
+
+def write_seg(folder: Path, lines: list[str]) -> Path:
+    (folder / "box.seg").write_text("\r\n".join(lines), encoding="utf-8")
+    return folder / "box.obj"
+
+
+def test_faces_that_are_not_in_the_order_of_the_file(tmp_path: Path) -> None:
+    """A loader sorts faces by their materials; labels by lines would go to other faces."""
+    lines = ["v 0 0 0", "v 1 0 0", "v 0 1 0", "v 0 0 1"]
+    for material, corners in (("a", "1 2 3"), ("b", "1 2 4"), ("a", "1 3 4")):
+        lines += [f"usemtl {material}", f"f {corners}"]
+    (tmp_path / "box.obj").write_text("\n".join(lines) + "\n")
+    path = write_seg(tmp_path, ["0", "1", "2"])
+    with pytest.raises(DataError, match=r"box\.obj: its faces lie in 2 objects or materials"):
+        labelled_points(path, "a", 10)
 
 
 @pytest.fixture
@@ -140,6 +228,57 @@ def test_splits_are_given_or_drawn(mugs: Path) -> None:
         list_folder(mugs.parent / "empty")
 
 
+def splits_of(root: Path, names: list[str], category: str = "mug") -> dict[str, str]:
+    """The split of each name, where a class folder has files of these names alone: m3.npy, ..."""
+    shutil.rmtree(root, ignore_errors=True)
+    for name in names:
+        number = int(name.split(".")[0].removeprefix("m"))
+        write(root / category / name, np.full((3, 3), number), np.zeros(3, int))
+    found = {}
+    for split in ("train", "test"):
+        with contextlib.suppress(DataError):  # a single shape is no split of test shapes
+            there = open_labelled(f"folder:{root}", split).points[:, 0, 0]
+            found |= {name: split for name in names if int(name[1:].split(".")[0]) in there}
+    return found
+
+
+NAMES = [f"m{number}.npy" for number in range(40)]
+
+
+def test_no_shape_changes_sides(tmp_path: Path) -> None:
+    """Whatever is added or taken away: all that counts is the name."""
+    every = splits_of(tmp_path / "a", NAMES)
+    assert 5 <= list(every.values()).count("test") <= 15
+    for count in range(4, 40, 6):  # m1 and m3 are test by their names
+        assert splits_of(tmp_path / "a", NAMES[:count]).items() <= every.items()
+        some = [name for place, name in enumerate(NAMES) if place < 4 or place % count]
+        assert splits_of(tmp_path / "a", some).items() <= every.items()
+    assert splits_of(tmp_path / "a", NAMES, "cap") != every  # each class has its own draw
+
+
+def test_tiny_classes_have_both_sides_where_they_can(tmp_path: Path) -> None:
+    every = splits_of(tmp_path / "a", NAMES)
+    test, train = ([n for n in NAMES if every[n] == split] for split in ("test", "train"))
+    assert splits_of(tmp_path / "a", test[:1]) == {test[0]: "train"}
+    assert splits_of(tmp_path / "a", train[:1]) == {train[0]: "train"}
+    for own, other, lacked in ((test, train, "train"), (train, test, "test")):
+        for count in range(2, 6):
+            found = splits_of(tmp_path / "a", own[:count])
+            assert list(found.values()).count(lacked) == 1
+            # The one that was lent goes back when the class gets what it lacked.
+            found = splits_of(tmp_path / "a", [*own[:count], other[0]])
+            assert found.items() <= every.items()
+
+
+def test_other_forms_of_a_shape_stay_on_its_side(tmp_path: Path) -> None:
+    """m3.npy, m3.npz, and m3.npy.ply, which `pixcloud parts` makes of it."""
+    every = splits_of(tmp_path / "a", NAMES[:12])
+    for suffix in (".npz", ".npy.ply"):
+        found = splits_of(tmp_path / "a", [f"m{number}{suffix}" for number in range(12)])
+        stems = {name.removesuffix(suffix): split for name, split in found.items()}
+        assert stems == {name.removesuffix(".npy"): split for name, split in every.items()}
+
+
 def test_parts_and_their_names(mugs: Path) -> None:
     train = read_part_folder(mugs, "train")
     assert train.part_names == {"cap": ["part 0"], "mug": ["part 3", "part 7"]}
@@ -155,9 +294,13 @@ def test_parts_and_their_names(mugs: Path) -> None:
     (mugs / "parts.json").write_text('{"mug": ["foot"]}')
     with pytest.raises(DataError, match=r"labels that .*parts\.json does not name for mug: 3, 7"):
         read_part_folder(mugs, "train")
-    (mugs / "parts.json").write_text("[1]")
-    with pytest.raises(FileFormatError, match=r"parts\.json: expected"):
-        read_part_folder(mugs, "train")
+    for content in (
+        *("[1]", '{"mug": "foot"}', '{"mug": {"a": "foot"}}', '{"mug": {"-1": "foot"}}'),
+        '{"mug": {"1": "foot", "01": "bowl"}}',
+    ):
+        (mugs / "parts.json").write_text(content)
+        with pytest.raises(FileFormatError, match=r"parts\.json: expected"):
+            read_part_folder(mugs, "train")
     (mugs / "parts.json").unlink()
     write_cloud_ply(mugs / "mug" / "bare.ply", POINTS)
     with pytest.raises(DataError, match=r"bare\.ply: no labels of points"):
@@ -177,13 +320,17 @@ def test_protocols_read_folders(mugs: Path, capsys: pytest.CaptureFixture[str]) 
     assert "Part segmentation" in capsys.readouterr().out
 
 
-def test_class_folders_are_recognised(mugs: Path, tmp_path: Path) -> None:
+def test_class_folders_are_recognised(
+    mugs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A bare path of them is data for the protocols; of anything else ModelNet40 is expected."""
     assert (
         open_labelled(str(mugs), "train").classes
         == open_labelled(f"folder:{mugs}", "train").classes
     )
     assert holds(str(mugs)) == (False, True)
+    assert cli.main(["data", "check", str(mugs)]) == 0
+    assert "test: 4 clouds of 2048 points in 2 classes" in capsys.readouterr().out
     other = tmp_path / "other"
     (other / "a").mkdir(parents=True)
     (other / "a" / "notes.md").touch()

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from small_meshes import tree_hashes
 
+from pixcloud import save_encoder
+from pixcloud.cli import main
 from pixcloud.data import labelled_h5
 from pixcloud.data.modelnet import CLASSES as MODELNET
 from pixcloud.data.modelnet import FOLDER, read_modelnet, write_modelnet
+from pixcloud.encoders import build_encoder
 from pixcloud.errors import DataError, FileFormatError
 from pixcloud.types import LabelledClouds
 
@@ -69,6 +72,51 @@ def test_the_other_packing(tmp_path: Path) -> None:
     assert np.array_equal(read_modelnet(tmp_path, "train").points, np.concatenate(parts))
     (folder / "shape_names.txt").unlink()
     assert read_modelnet(folder, "train").classes == ["0", "1", "2"]
+
+
+def write_numbered(folder: Path, **labels: list[float]) -> Path:
+    """The other packing without a list of classes, the labels of each split given."""
+    folder.mkdir()
+    for split, numbers in labels.items():
+        with h5py.File(folder / f"{split}0.h5", "w") as file:
+            file["data"] = RNG.normal(size=(len(numbers), 8, 3)).astype(np.float32)
+            file["label"] = np.array(numbers)[:, None]
+    return folder
+
+
+def test_classes_without_names_are_those_of_both_splits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_numbered(tmp_path / "modelnet40_hdf5_2048", train=[0, 3, 1], test=[1, 0])
+    for split in ("train", "test"):
+        assert read_modelnet(folder, split).classes == ["0", "1", "2", "3"]
+    assert main(["data", "check", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "train: 3 clouds of 8 points in 4 classes; test: 2 clouds of 8 points in 4" in out
+    save_encoder(tmp_path / "enc", build_encoder("pointnet", embed_dim=8, widths=[8]))
+    words = ["finetune", f"{tmp_path}/enc", "--data.source", str(folder), "--fit.epochs", "1"]
+    assert main([*words, "--finetune.num_points", "8"]) == 0
+    (folder / "test0.h5").unlink()
+    assert len(read_modelnet(folder, "train").classes) == 4
+    nowhere = write_numbered(tmp_path / "nan", train=[0, np.nan], test=[1])
+    with pytest.raises(FileFormatError, match=r"train0\.h5: 'label' holds nan, expected whole"):
+        read_modelnet(nowhere, "test")
+
+
+def test_check_tells_a_missing_split_from_a_missing_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_modelnet(tmp_path, clouds())
+    assert main(["data", "check", str(tmp_path)]) == 0
+    assert "no test split" in capsys.readouterr().out
+    (test,) = write_modelnet(tmp_path, clouds(split="test"))
+    test.unlink()
+    assert main(["data", "check", str(tmp_path)]) == 2
+    assert "names ply_data_test0.h5, which is missing" in capsys.readouterr().err
+    listing = test.parent / "train_files.txt"
+    listing.write_text("a/ply_data_train0.h5\nb/ply_data_train0.h5\n")
+    assert main(["data", "check", str(tmp_path)]) == 2
+    assert "names ply_data_train0.h5 twice" in capsys.readouterr().err
 
 
 OTHERS = [f"class{number}" for number in range(40)]

@@ -10,10 +10,11 @@ import pytest
 
 from pixcloud.cli import main
 from pixcloud.data.scanobjectnn import CLASSES, SUFFIXES, VARIANTS, read_scanobjectnn
-from pixcloud.data.sources import open_labelled
+from pixcloud.data.sources import holds, open_labelled
 from pixcloud.errors import ConfigError, DataError, FileFormatError
 
 TREES = ("main_split", "main_split_nobg")
+COPIES = [("train", "test"), ("training_objectdataset", "test_objectdataset")]
 
 
 def write(path: Path, value: float, labels: tuple[int, ...] = (0, 14)) -> None:
@@ -80,6 +81,23 @@ def test_the_copy_of_crosspoint(tmp_path: Path, above: str) -> None:
         assert found.name == "scanobjectnn-obj_bg"
     with pytest.raises(DataError, match="no train split of pb_t50_rs"):
         open_labelled(f"scanobjectnn-pb_t50_rs:{tmp_path / above}", "train")
+
+
+@pytest.mark.parametrize("above", ["", "ScanObjectNN", "ScanObjectNN/main_split"])
+@pytest.mark.parametrize("names", COPIES)
+def test_a_bare_path_is_recognised(
+    above: str, names: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, name in enumerate(names):
+        write(tmp_path / f"ScanObjectNN/main_split/{name}.h5", number)
+    root = tmp_path / above
+    assert holds(str(root)) == (False, True)
+    for number, split in enumerate(("train", "test")):
+        found = open_labelled(str(root), split)
+        assert found.points[0, 0, 0] == number
+        assert found.name == "scanobjectnn-obj_bg"
+    assert main(["data", "check", str(root)]) == 0
+    assert "test: 2 clouds of 8 points in 15 classes" in capsys.readouterr().out
 
 
 def test_what_is_missing_or_broken(

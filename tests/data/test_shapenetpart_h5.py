@@ -8,6 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
+from pixcloud import open_parts, save_encoder
+from pixcloud.cli import main
 from pixcloud.data.shapenetpart import (
     PUBLISHED_PARTS,
     part_offsets,
@@ -16,7 +18,9 @@ from pixcloud.data.shapenetpart import (
     write_shapenetpart,
 )
 from pixcloud.data.sources import open_labelled
+from pixcloud.encoders import build_encoder
 from pixcloud.errors import DataError, FileFormatError
+from pixcloud.evaluate.results import read_rows
 from pixcloud.types import LabelledClouds
 
 RNG = np.random.default_rng(0)
@@ -113,9 +117,10 @@ def test_missing_folders_and_broken_lists(tmp_path: Path) -> None:
         read_shapenetpart(tmp_path, "val")
     with pytest.raises(DataError, match="train, val, test"):
         read_shapenetpart(tmp_path, "all")
-    (path.parent / "parts.json").write_text("[1, 2]")
-    with pytest.raises(FileFormatError, match=r"parts\.json"):
-        read_shapenetpart(tmp_path, "train")
+    for content in ("[1, 2]", '{"mug": "cup"}'):
+        (path.parent / "parts.json").write_text(content)
+        with pytest.raises(FileFormatError, match=r"parts\.json"):
+            read_shapenetpart(tmp_path, "train")
 
 
 def test_a_list_tells_of_a_missing_last_file(tmp_path: Path) -> None:
@@ -168,3 +173,70 @@ def test_by_its_name_and_by_what_lies_there(tmp_path: Path) -> None:
         found = open_labelled(source, "train")
         assert found.parts is not None
         assert found.classes == list(PARTS)
+
+
+def write_packing(folder: Path, prefix: str, key: str, flat: bool = False) -> Path:
+    """Two airplanes and two tables in each split, as they are handed out."""
+    folder.mkdir(parents=True)
+    labels, first = np.array([0, 15, 0, 15], np.uint8), np.array([0, 47, 0, 47])
+    for split in ("train", "val", "test"):
+        with h5py.File(folder / f"{prefix}{split}0.h5", "w") as file:
+            file["data"] = RNG.normal(size=(4, 32, 3)).astype(np.float32)
+            file["label"] = labels if flat else labels[:, None]
+            parts = first[:, None] + np.arange(32) % 3
+            file[key] = parts.astype(np.uint8)
+        (folder / f"{prefix}{split}_0_id2file.json").write_text("[]")
+        listing = folder / f"{split}_hdf5_file_list.txt"
+        listing.write_text(f"./somewhere/else/{prefix}{split}0.h5\n")
+    return folder
+
+
+PACKINGS = [
+    ("shapenet_part_seg_hdf5_data", "ply_data_", "pid"),
+    ("hdf5_data", "ply_data_", "pid"),
+    ("hdf5_data", "ply_data_", "seg"),
+    ("shapenetpart_hdf5_2048", "", "seg"),
+    ("mine", "ply_data_", "pid"),
+]
+
+
+@pytest.mark.parametrize(("folder", "prefix", "key"), PACKINGS)
+def test_its_own_folder_is_recognised(
+    folder: str, prefix: str, key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By what lies there: files of ModelNet40 have the same names."""
+    root = write_packing(tmp_path / "data" / folder, prefix, key, flat=prefix == "")
+    assert main(["data", "check", str(root)]) == 0
+    out = capsys.readouterr().out
+    for split in ("train", "val", "test"):
+        assert f"{split}: 4 clouds of 32 points in 16 classes with 50 parts" in out
+    for each in (open_labelled, open_parts):
+        assert each(str(root), "train").name == "shapenetpart"
+    save_encoder(tmp_path / "enc", build_encoder("pointnet", embed_dim=8, widths=[8]))
+    words = ["--data.source", str(root), "--fit.epochs", "1", "--fit.batch_size", "2"]
+    for command in ("finetune", "segment"):
+        small = [f"--{command}.num_points", "16", "--out", f"{tmp_path}/{command}.jsonl"]
+        assert main([command, f"{tmp_path}/enc", *words, *small]) == 0
+        rows = read_rows(tmp_path / f"{command}.jsonl")
+        assert {row.dataset for row in rows} == {"shapenetpart"}
+
+
+def test_names_have_to_do_where_a_file_is_broken(tmp_path: Path) -> None:
+    root = write_packing(tmp_path / "hdf5_data", "ply_data_", "pid")
+    for path in root.glob("*.h5"):
+        path.write_bytes(b"")
+    with pytest.raises(FileFormatError, match=r"ply_data_train0\.h5: cannot be read as h5"):
+        open_parts(str(root), "train")
+    moved = root.rename(tmp_path / "other")
+    with pytest.raises(FileFormatError, match=r"ply_data_train0\.h5: cannot be read as h5"):
+        open_parts(str(moved), "train")
+
+
+def test_clouds_without_parts_are_those_of_modelnet(tmp_path: Path) -> None:
+    """Also in a folder of ShapeNetPart's name."""
+    folder = tmp_path / "hdf5_data"
+    folder.mkdir()
+    with h5py.File(folder / "ply_data_train0.h5", "w") as file:
+        file["data"], file["label"] = np.zeros((2, 4, 3)), np.arange(2)
+    assert open_labelled(str(folder), "train").parts is None
+    assert open_labelled(str(folder), "train").classes == ["0", "1"]

@@ -255,6 +255,15 @@ def test_segmenters_on_disk(tmp_path: Path) -> None:
         model.predict(points[:2], ["rod"])
     config = tmp_path / "seg" / "config.json"
     meta = json.loads(config.read_text())
+    assert meta["part_labels"] == {"rod": [0, 1], "disc": [0, 1, 2]}
+    config.write_text(json.dumps({**meta, "part_labels": {"rod": [3, 3], "disc": [0, 1, 2]}}))
+    with pytest.raises(
+        Exception, match=r"config\.json: describes no segmenter \(part_labels of rod"
+    ):
+        load_segmenter(tmp_path / "seg")
+    del meta["part_labels"]  # as segmenters were saved before
+    config.write_text(json.dumps(meta))
+    assert load_segmenter(tmp_path / "seg").part_labels == model.part_labels
     config.write_text(json.dumps({**meta, "part_names": {"rod": ["one"]}}))
     with pytest.raises(Exception, match=r"segmenter\.safetensors") as caught:
         load_segmenter(tmp_path / "seg")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pixcloud.data import sources
-from pixcloud.errors import DataError, FileFormatError, PixCloudError, some
+from pixcloud.errors import DataError, MissingSplitError, PixCloudError, some
 
 
 def check_source(source: str, read: int = 0) -> str:
@@ -22,11 +22,12 @@ def check_source(source: str, read: int = 0) -> str:
         DataError: if something is missing or broken; the first few are named.
     """
     name, root = sources.parse_source(source, "source")
+    has_pairs, has_labels = sources.holds(source)
     lines = []
-    if not name or name in sources.PAIR_READERS:
+    if has_pairs:
         lines += _check_pairs(name, root, read)
-    if not name or name in sources.LABELLED_READERS:
-        lines += _check_labelled(source, required=bool(name))
+    if has_labels and name not in sources.PAIR_READERS:
+        lines += _check_labelled(source)
     if not lines:
         raise DataError(f"{source}: no data set known here lies in it; expected {_expected()}")
     return f"{source}: " + "; ".join(lines)
@@ -35,13 +36,15 @@ def check_source(source: str, read: int = 0) -> str:
 def _expected() -> str:
     """What lies below the root of each source that is known."""
     readers = {**sources.PAIR_READERS, **sources.LABELLED_READERS}
-    return "; ".join(f"{name}: {' or '.join(m)}" for name, (_, m) in readers.items() if m)
+    patterns = {
+        name: [m for m in marks if isinstance(m, str)] for name, (_, marks) in readers.items()
+    }
+    known = [f"{name}: {' or '.join(found)}" for name, found in patterns.items() if found]
+    return "; ".join([*known, "folder: <class>/ with clouds or meshes"])
 
 
 def _check_pairs(name: str, root: Path, read: int) -> list[str]:
     marks = {n: m for n, (_, m) in sources.PAIR_READERS.items()}
-    if not name and not any(next(root.glob(m), None) for ms in marks.values() for m in ms):
-        return []
     name = name or sources.recognise(root, marks, "pairs")
     index = sources.PAIR_READERS[name][0](root)
     if index.without_pictures or not index.pairs:
@@ -79,22 +82,19 @@ def _read_some(pairs: list, read: int) -> str:
     return f"{len(chosen)} of them read without fault"
 
 
-def _check_labelled(source: str, required: bool) -> list[str]:
-    _, root = sources.parse_source(source, "source")
-    marks = [mark for _, marks in sources.LABELLED_READERS.values() for mark in marks]
-    if not required and not any(next(root.glob(mark), None) for mark in marks):
-        return []
+def _check_labelled(source: str) -> list[str]:
     lines = []
-    for split in ("train", "test"):
+    for split in sources.labelled_splits(source, "source"):
         try:
             clouds = sources.open_labelled(source, split, "source")
-        except FileFormatError:
-            raise
-        except DataError as error:
+        except MissingSplitError as error:
             if split == "train":
                 raise
             lines.append(str(error))
             continue
         count, points = clouds.points.shape[:2]
-        lines.append(f"{split}: {count} clouds of {points} points in {len(clouds.classes)} classes")
+        line = f"{split}: {count} clouds of {points} points in {len(clouds.classes)} classes"
+        if clouds.part_names is not None:
+            line += f" with {sum(map(len, clouds.part_names.values()))} parts"
+        lines.append(line)
     return lines

@@ -1,6 +1,6 @@
 """Stage 2, a user's own labelled shapes: a folder of class folders <-> `LabelledClouds`.
 
-    ROOT/<class>/*.ply|obj|npz|...                  a quarter of each class becomes the test split
+    ROOT/<class>/*.ply|obj|npz|...                  names decide: about a quarter is the test split
     ROOT/<class>/{train,val,test}/*                 a split that is given
     ROOT/{train,val,test}/<class>/*                 the same, the other way round
 
@@ -9,24 +9,21 @@ Clouds and meshes may be mixed. With labels of points or faces (`part_labels`) t
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from pixcloud.data.pair_writer import named_generator
 from pixcloud.data.part_labels import labelled_points
+from pixcloud.data.part_list import PART_LIST, PartList, read_part_list
 from pixcloud.data.shapes import SHAPE_SUFFIXES, shape_points
-from pixcloud.errors import DataError, FileFormatError, some
+from pixcloud.errors import DataError, MissingSplitError, some
 from pixcloud.types import LabelledClouds
 
 SPLITS = ("train", "val", "test")
-PART_LIST = "parts.json"
 STORED_POINTS = 2048
-TEST_SHARE = 0.25  # of a class without a given split
-Read = Callable[[Path, str], Any]
+TEST_SHARE = 0.25  # of the names of a class without a given split
 
 
 class FolderShape(NamedTuple):
@@ -101,8 +98,9 @@ def read_folder(root: Path, split: str) -> LabelledClouds:
 def read_part_folder(root: Path, split: str) -> LabelledClouds:
     """Clouds of a folder with a label for each point or face, 2,048 points of each.
 
-    The labels of a category are its distinct numbers in order. ROOT/parts.json may name them:
-    {"mug": ["cup", "handle"]} for the labels 0 and 1, or {"mug": {"1": "cup", "7": "handle"}}.
+    The labels of a category are its distinct numbers in order. `parts.json`, in ROOT or beside the
+    shapes, may name them: {"mug": ["cup", "handle"]} for the labels 0 and 1, or
+    {"mug": {"1": "cup", "7": "handle"}}.
 
     Args:
         root: folder of class folders; y is up.
@@ -136,21 +134,42 @@ def read_part_folder(root: Path, split: str) -> LabelledClouds:
         classes=classes,
         parts=np.stack(parts).astype(np.int64),
         part_names={category: list(own.values()) for category, own in names.items()},
+        part_labels={category: list(own) for category, own in names.items()},
     )
 
 
 def _all(root: Path) -> list[FolderShape]:
-    """Every shape with a split: the given one, or one drawn from the names of its class."""
+    """Every shape with a split: the given one, or one drawn by its name.
+
+    A number from its name decides alone, so that no shape changes sides when others come or go:
+    below `TEST_SHARE` is test. Only a class that would lack a side by that gives it one shape, the
+    one nearest to it; and a class that has a single shape has it in train.
+    """
     shapes = list_folder(root)
     drawn: dict[Path, str] = {}
     for category in sorted({shape.category for shape in shapes}):
-        own = [shape.path for shape in shapes if shape.category == category and not shape.split]
-        order = named_generator(0, "folder split", category).permutation(len(own))
-        held = round(TEST_SHARE * len(own)) or int(len(own) > 1)
-        drawn |= {
-            own[place]: "test" if rank < held else "train" for rank, place in enumerate(order)
-        }
+        members = [shape for shape in shapes if shape.category == category]
+        given = {shape.split for shape in members if shape.split}
+        draws = {shape.path: _draw(shape) for shape in members if not shape.split}
+        own = {path: "test" if draw < TEST_SHARE else "train" for path, draw in draws.items()}
+        ranked = sorted(own, key=lambda path: (draws[path], path.name))
+        if ranked and "train" not in {*own.values(), *given}:
+            own[ranked[-1]] = "train"
+        if len(ranked) > 1 and "test" not in {*own.values(), *given}:
+            own[ranked[0]] = "test"
+        drawn |= own
     return [shape._replace(split=shape.split or drawn[shape.path]) for shape in shapes]
+
+
+def _draw(shape: FolderShape) -> float:
+    """A number in [0, 1) from class and name without suffixes, so that m1.obj goes with m1.ply.
+
+    `pixcloud parts` adds a suffix to what it labels: corrected, that stays on its side, too.
+    """
+    name = shape.path.name
+    while name.lower().endswith(SHAPE_SUFFIXES):
+        name = name[: name.rindex(".")]
+    return float(named_generator(0, "folder split", shape.category, name).random())
 
 
 def _of_split(root: Path, split: str) -> tuple[list[FolderShape], list[str]]:
@@ -158,7 +177,9 @@ def _of_split(root: Path, split: str) -> tuple[list[FolderShape], list[str]]:
     chosen = [shape for shape in shapes if shape.split == split]
     if not chosen:
         there = sorted({shape.split for shape in shapes})
-        raise DataError(f"{root}: its {split} split holds no shapes; there are {', '.join(there)}")
+        raise MissingSplitError(
+            f"{root}: its {split} split holds no shapes; there are {', '.join(there)}"
+        )
     return chosen, sorted({shape.category for shape in shapes})
 
 
@@ -166,37 +187,37 @@ def _part_names(
     root: Path, found: dict[Path, tuple[np.ndarray, np.ndarray]]
 ) -> dict[str, dict[int, str]]:
     """Category -> label -> name, both in order, of all labels that occur or are named."""
-    named = _read_part_list(root / PART_LIST)
+    shapes = list_folder(root)
+    named, lists = _named_parts(root, shapes)
     names: dict[str, dict[int, str]] = {}
-    for shape in list_folder(root):
+    for shape in shapes:
         labels = {int(label) for label in np.unique(found[shape.path][1])}
         own = names.setdefault(shape.category, dict(named.get(shape.category, {})))
         if shape.category in named:
             if unknown := labels - set(own):
                 raise DataError(
-                    f"{shape.path}: has labels that {root / PART_LIST} does not name for "
-                    f"{shape.category}: {some(sorted(unknown))}"
+                    f"{shape.path}: has labels that {lists[shape.category]} does not name for "
+                    f"{shape.category}: {some(sorted(unknown))}; name them there, or correct them"
                 )
         else:
             own |= {label: f"part {label}" for label in labels}
     return {category: dict(sorted(own.items())) for category, own in sorted(names.items())}
 
 
-def _read_part_list(path: Path) -> dict[str, dict[int, str]]:
-    if not path.is_file():
-        return {}
-    try:
-        content: Any = json.loads(path.read_text("utf-8"))
-        named = {}
-        for category, parts in content.items():
-            pairs = parts.items() if isinstance(parts, dict) else enumerate(parts)
-            named[str(category)] = {int(label): str(name) for label, name in pairs}
-        return named
-    except (ValueError, AttributeError, TypeError) as error:
-        raise FileFormatError(
-            f'{path}: expected {{"class": ["part", ...]}} or {{"class": {{"label": "part"}}}} '
-            f"({error})"
-        ) from error
+def _named_parts(root: Path, shapes: list[FolderShape]) -> tuple[PartList, dict[str, Path]]:
+    """The names of each category that has some, and the list that they are in.
+
+    One in the root counts first; then the first of those beside the shapes, where what `pixcloud
+    parts` wrote has its own.
+    """
+    named, lists = {}, {}
+    folders = {(shape.category, shape.path.parent) for shape in shapes}
+    places = [(category, root) for category, _ in folders]
+    for category, folder in [*sorted(places), *sorted(folders)]:
+        own = read_part_list(folder / PART_LIST).get(category)
+        if own is not None and category not in named:
+            named[category], lists[category] = own, folder / PART_LIST
+    return named, lists
 
 
 def _shapes(folder: Path, category: str, split: str) -> list[FolderShape]:

@@ -48,6 +48,17 @@ def _first(file: h5py.File, names: tuple[str, ...], path: Path) -> np.ndarray:
     raise FileFormatError(f"{path}: expected a dataset {wanted}, found {sorted(file)}; {AGAIN}")
 
 
+def dataset_names(path: Path) -> set[str]:
+    """The names of what lies in an h5 file, of which nothing else is read; none if it is broken."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return set(file)
+    except (OSError, RuntimeError):
+        return set()
+
+
 def checked_clouds(path: Path, points: np.ndarray) -> np.ndarray:
     """Clouds (S, N, 3) as float32.
 

@@ -146,6 +146,7 @@ def read_with_trimesh(path: Path, suffix: str) -> Mesh:
         vertices=np.concatenate([part.vertices for part in parts]),
         faces=np.concatenate([p.faces + start for p, start in zip(parts, first, strict=False)]),
         face_colors=colors,
+        pieces=len(parts),
     )
 
 

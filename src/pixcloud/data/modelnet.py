@@ -14,7 +14,7 @@ import numpy as np
 
 from pixcloud.atomic import write_bytes
 from pixcloud.data import labelled_h5
-from pixcloud.errors import DataError
+from pixcloud.errors import DataError, MissingSplitError
 from pixcloud.types import LabelledClouds
 
 FOLDER = "modelnet40_ply_hdf5_2048"
@@ -43,8 +43,8 @@ def read_modelnet(root: Path, split: str) -> LabelledClouds:
 
     Returns:
         Clouds (S, N, 3) float32 as stored, and labels (S,) int64. Without `shape_names.txt` the
-        classes are called "0", "1", ... The name is "modelnet40" where the data say so, as in
-        `data_name`.
+        classes are called "0", "1", ... up to the highest label of both splits. The name is
+        "modelnet40" where the data say so, as in `data_name`.
 
     Raises:
         DataError: if a folder, list or file is missing.
@@ -68,8 +68,8 @@ def read_modelnet(root: Path, split: str) -> LabelledClouds:
     if listed:
         classes = labelled_h5.read_lines(names)
     else:
-        highest = max((int(labels.max()) for _, _, labels in loaded if labels.size), default=-1)
-        classes = [str(number) for number in range(highest + 1)]
+        own = [(path, labels) for path, _, labels in loaded]
+        classes = _numbered_classes([*own, *_labels_of_the_other(folder, split)])
     labels = np.concatenate(
         [labelled_h5.checked_labels(p, found, len(x), len(classes)) for p, x, found in loaded]
     )
@@ -78,6 +78,22 @@ def read_modelnet(root: Path, split: str) -> LabelledClouds:
         raise DataError(f"{folder}: the {split} split holds no clouds")
     name = data_name(folder, len(classes), classes if listed else None)
     return LabelledClouds(name=name, split=split, points=points, labels=labels, classes=classes)
+
+
+def _labels_of_the_other(folder: Path, split: str) -> list[tuple[Path, np.ndarray]]:
+    """Files of the other split, where there is one, and their labels."""
+    try:
+        files = _files(folder, "test" if split == "train" else "train")
+    except MissingSplitError:
+        return []
+    return [(path, labelled_h5.read_datasets(path, [("label",)])[0]) for path in files]
+
+
+def _numbered_classes(found: list[tuple[Path, np.ndarray]]) -> list[str]:
+    """Classes without names: a split that lacks the last ones has as many as the other."""
+    numbers = [labelled_h5.whole_numbers(path, "label", labels) for path, labels in found]
+    highest = max((int(labels.max()) for labels in numbers if labels.size), default=-1)
+    return [str(number) for number in range(highest + 1)]
 
 
 def data_name(folder: Path, number: int, listed: list[str] | None) -> str:
@@ -106,6 +122,12 @@ def data_name(folder: Path, number: int, listed: list[str] | None) -> str:
     return f"other-{own}" if NAME in own.lower() else own or folder.name
 
 
+def lies_in(folder: Path) -> bool:
+    """Whether numbered h5 files lie directly in a folder, by their names."""
+    names = (f"{before}{split}0.h5" for before in ("ply_data_", "") for split in ("train", "test"))
+    return any((folder / name).is_file() for name in names)
+
+
 def _folder(root: Path) -> Path:
     for folder in (root / FOLDER, root / OTHER_FOLDER, root):
         if folder.is_dir() and next(folder.glob("*.h5"), None):
@@ -125,6 +147,8 @@ def _files(folder: Path, split: str) -> list[Path]:
             line.replace("\\", "/").rsplit("/", 1)[-1] for line in labelled_h5.read_lines(listing)
         ]
         files = [folder / base for base in bases]
+        if twice := [base for base in bases if bases.count(base) > 1]:
+            raise DataError(f"{listing}: names {twice[0]} twice; leave one out")
         if missing := [path.name for path in files if not path.is_file()]:
             raise DataError(f"{folder}: {listing.name} names {missing[0]}, which is missing")
         if files:
@@ -132,7 +156,7 @@ def _files(folder: Path, split: str) -> list[Path]:
     for prefix in (f"ply_data_{split}", split):
         if files := labelled_h5.numbered(folder, prefix):
             return files
-    raise DataError(
+    raise MissingSplitError(
         f"{folder}: no {split} split; expected ply_data_{split}0.h5 or {split}0.h5 in it"
     )
 

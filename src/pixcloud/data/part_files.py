@@ -18,14 +18,20 @@ def part_colors(count: int) -> np.ndarray:
     """Distinct colours (count, 3) uint8 sRGB: hues apart by the golden ratio, two brightnesses.
 
     >>> part_colors(2).tolist()
-    [[217, 88, 76], [76, 141, 204]]
+    [[217, 89, 76], [75, 101, 204]]
     """
-    hues = [(0.015 + 0.618034 * i) % 1 for i in range(count)]
+    return _colors(np.arange(count))
+
+
+def _colors(labels: np.ndarray) -> np.ndarray:
+    """The colour of each label (N, 3), whatever other labels there are."""
     values = [(0.85, 0.65), (0.80, 0.63), (0.70, 0.60)]
+    own, places = np.unique(labels, return_inverse=True)  # numbers of a user may be large
     colors = [
-        colorsys.hsv_to_rgb(hue, values[i % 3][1], values[i % 3][0]) for i, hue in enumerate(hues)
+        colorsys.hsv_to_rgb((0.015 + 0.618034 * i) % 1, values[i % 3][1], values[i % 3][0])
+        for i in own.tolist()
     ]
-    return np.round(255 * np.array(colors).reshape(-1, 3)).astype(np.uint8)
+    return np.round(255 * np.array(colors).reshape(-1, 3)).astype(np.uint8)[places]
 
 
 def write_labelled_cloud(path: Path, points: np.ndarray, labels: np.ndarray) -> None:
@@ -35,7 +41,7 @@ def write_labelled_cloud(path: Path, points: np.ndarray, labels: np.ndarray) -> 
     )  # without gaps between fields, as PLY wants it
     vertices = np.empty(len(points), record)
     vertices["xyz"], vertices["label"] = points, labels
-    vertices["color"] = part_colors(int(labels.max(initial=0)) + 1)[labels]
+    vertices["color"] = _colors(labels)
     header = _header(f"element vertex {len(points)}", _XYZ, _COLOR, _LABEL)
     write_bytes(path, header + vertices.tobytes())
 
@@ -47,7 +53,7 @@ def write_labelled_mesh(path: Path, mesh: Mesh, labels: np.ndarray) -> None:
     )
     faces = np.empty(len(mesh.faces), record)
     faces["count"], faces["corners"], faces["label"] = 3, mesh.faces, labels
-    faces["color"] = part_colors(int(labels.max(initial=0)) + 1)[labels]
+    faces["color"] = _colors(labels)
     header = _header(
         f"element vertex {len(mesh.vertices)}",
         _XYZ,

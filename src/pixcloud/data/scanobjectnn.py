@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pixcloud.data import labelled_h5
-from pixcloud.errors import ConfigError, DataError, nearest
+from pixcloud.errors import ConfigError, DataError, MissingSplitError, nearest
 from pixcloud.types import LabelledClouds
 
 NAME = "scanobjectnn"
@@ -76,6 +76,13 @@ def read_scanobjectnn(root: Path, split: str, variant: str = "") -> LabelledClou
     )
 
 
+def lies_in(folder: Path) -> bool:
+    """Whether a folder is one of the two trees itself, or CrossPoint's copy of one."""
+    names = ("*_objectdataset*.h5", *(f"{split}.h5" for split in ("train", "test")))
+    tree = folder.name in (WITH_BACKGROUND, WITHOUT)
+    return tree and any(next(folder.glob(name), None) for name in names)
+
+
 def _file(root: Path, split: str, variant: str) -> Path:
     """The file of a split, wherever below `root` its tree lies."""
     bare = variant == "obj_only" or variant.endswith("_nobg")
@@ -97,7 +104,7 @@ def _file(root: Path, split: str, variant: str) -> Path:
             if path.is_file():
                 return path
     place = root / "h5_files" / within if within.parts else root
-    raise DataError(
+    raise MissingSplitError(
         f"{place}: no {split} split of {variant}; "
         f"expected {' or '.join(names)} there; the data come from {HOME}, where a form asks for "
         "your consent to its terms"

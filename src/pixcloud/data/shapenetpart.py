@@ -1,7 +1,9 @@
 """Stage 2, ShapeNetPart in h5 files: a folder <-> `LabelledClouds` with parts (S, N).
 
-Part numbers run through over the categories: airplane 0-3, bag 4-5, ... 49. Data of other
-categories in this layout carry their own `parts.json`.
+Two packings are read in place: `shapenet_part_seg_hdf5_data/ply_data_train0.h5` ... with parts in
+`pid`, and `shapenetpart_hdf5_2048/train0.h5` ... with parts in `seg`. Part numbers run through over
+the categories: airplane 0-3, bag 4-5, ... 49. Data of other categories in this layout carry their
+own `parts.json`.
 """
 
 from __future__ import annotations
@@ -14,10 +16,11 @@ import numpy as np
 
 from pixcloud.atomic import write_bytes
 from pixcloud.data import labelled_h5
-from pixcloud.errors import DataError, FileFormatError
+from pixcloud.errors import DataError, FileFormatError, MissingSplitError
 from pixcloud.types import LabelledClouds
 
-FOLDERS = ("shapenet_part_seg_hdf5_data", "hdf5_data")
+FOLDERS = ("shapenet_part_seg_hdf5_data", "hdf5_data", "shapenetpart_hdf5_2048")
+PART_KEYS = ("pid", "seg")
 PART_LIST = "parts.json"
 SPLITS = ("train", "val", "test")
 # Categories in label order with their numbers of parts.
@@ -39,6 +42,8 @@ def read_part_names(root: Path) -> dict[str, list[str]]:
         return {name: [f"part {i}" for i in range(n)] for name, n in PUBLISHED_PARTS.items()}
     try:
         content: Any = json.loads(path.read_text("utf-8"))
+        if not all(isinstance(parts, list) for parts in content.values()):
+            raise TypeError("of each category a list of parts")  # a word is none, but its letters
         return {str(name): [str(part) for part in parts] for name, parts in content.items()}
     except (ValueError, AttributeError, TypeError) as error:
         raise FileFormatError(
@@ -72,16 +77,16 @@ def read_shapenetpart(root: Path, split: str) -> LabelledClouds:
     if split not in SPLITS:
         raise DataError(f"ShapeNetPart has the splits {', '.join(SPLITS)}, not '{split}'")
     folder = _folder(root)
-    files = labelled_h5.numbered(folder, f"ply_data_{split}")
+    files = _files(folder, split)
     if not files:
-        raise DataError(f"{folder}: no {split} split; expected ply_data_{split}0.h5 in it")
+        raise MissingSplitError(
+            f"{folder}: no {split} split; expected ply_data_{split}0.h5 or {split}0.h5 in it"
+        )
     labelled_h5.check_listed(folder / f"{split}_hdf5_file_list.txt", files)
     part_names = read_part_names(root)
     points, labels, parts = [], [], []
     for path in files:
-        cloud, label, part = labelled_h5.read_datasets(
-            path, [("data",), ("label",), ("pid", "seg")]
-        )
+        cloud, label, part = labelled_h5.read_datasets(path, [("data",), ("label",), PART_KEYS])
         points.append((path, labelled_h5.checked_clouds(path, cloud)))
         labels.append(labelled_h5.checked_labels(path, label, len(cloud), len(part_names)))
         parts.append(_checked_parts(path, part, cloud.shape[:2], labels[-1], part_names))
@@ -114,7 +119,33 @@ def has_split(root: Path, split: str) -> bool:
     Raises:
         DataError: if there is no ShapeNetPart in the folder.
     """
-    return bool(labelled_h5.numbered(_folder(root), f"ply_data_{split}"))
+    return bool(_files(_folder(root), split))
+
+
+def lies_in(folder: Path) -> bool:
+    """Whether h5 files directly in a folder are of clouds with parts, by what is in one of them.
+
+    Where they are broken, their names and the folder's have to do.
+    """
+    files = [
+        path
+        for split in SPLITS
+        for pattern in (f"ply_data_{split}[0-9]*.h5", f"{split}[0-9]*.h5")
+        for path in sorted(folder.glob(pattern))
+    ]
+    for path in files:
+        if names := labelled_h5.dataset_names(path):
+            return not names.isdisjoint(PART_KEYS)
+    named = folder.name in FOLDERS or any(path.stem.startswith("ply_data_val") for path in files)
+    return bool(files) and named
+
+
+def _files(folder: Path, split: str) -> list[Path]:
+    """The files of a split in either packing, which may be none."""
+    for prefix in (f"ply_data_{split}", split):
+        if files := labelled_h5.numbered(folder, prefix):
+            return files
+    return []
 
 
 def _checked_parts(
@@ -142,7 +173,7 @@ def _checked_parts(
 
 def _folder(root: Path) -> Path:
     for folder in (*(root / name for name in FOLDERS), root):
-        if folder.is_dir() and any(labelled_h5.numbered(folder, f"ply_data_{s}") for s in SPLITS):
+        if folder.is_dir() and any(_files(folder, split) for split in SPLITS):
             return folder
     raise DataError(
         f"{root}: no ShapeNetPart there; expected ply_data_train0.h5 in it or in {FOLDERS[0]}/"

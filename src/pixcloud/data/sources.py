@@ -8,22 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from pixcloud.data import shapenet
-from pixcloud.data.scanobjectnn import VARIANTS as SCANOBJECTNN
+from pixcloud.data import modelnet, scanobjectnn, shapenet, shapenetpart
 from pixcloud.errors import ConfigError, DataError, nearest
 from pixcloud.types import LabelledClouds
 
-
-def _modelnet(root: Path, split: str) -> LabelledClouds:
-    from pixcloud.data.modelnet import read_modelnet
-
-    return read_modelnet(root, split)
+# What tells a bare path apart: a pattern of what lies below it, or a function of it.
+Marks = tuple[str | Callable[[Path], bool], ...]
 
 
-def _shapenetpart(root: Path, split: str) -> LabelledClouds:
-    from pixcloud.data.shapenetpart import read_shapenetpart
-
-    return read_shapenetpart(root, split)
+def _modelnet_files(root: Path) -> bool:
+    return modelnet.lies_in(root) and not shapenetpart.lies_in(root)  # named alike
 
 
 def _folder(root: Path, split: str) -> LabelledClouds:
@@ -40,33 +34,39 @@ def _part_folder(root: Path, split: str) -> LabelledClouds:
 
 def _scanobjectnn(variant: str) -> Callable[[Path, str], LabelledClouds]:
     def read(root: Path, split: str) -> LabelledClouds:
-        from pixcloud.data.scanobjectnn import read_scanobjectnn
-
-        return read_scanobjectnn(root, split, variant)
+        return scanobjectnn.read_scanobjectnn(root, split, variant)
 
     return read
 
 
-# What lies below the root of a source, which tells a bare path apart.
-PAIR_READERS: dict[str, tuple[Callable[[Path], shapenet.PairIndex], tuple[str, ...]]] = {
+PAIR_READERS: dict[str, tuple[Callable[[Path], shapenet.PairIndex], Marks]] = {
     "pairs": (shapenet.read_crosspoint_tree, ("ShapeNet", "ShapeNetRendering")),
     "shapenet55": (shapenet.read_shapenet55, ("shapenet_pc", "ShapeNet-55")),
 }
-LABELLED_READERS: dict[str, tuple[Callable[[Path, str], LabelledClouds], tuple[str, ...]]] = {
-    "modelnet40": (_modelnet, ("modelnet40_ply_hdf5_2048", "modelnet40_hdf5_2048", "*_train0.h5")),
-    "shapenetpart": (_shapenetpart, ("shapenet_part_seg_hdf5_data", "hdf5_data")),
+LABELLED_READERS: dict[str, tuple[Callable[[Path, str], LabelledClouds], Marks]] = {
+    "modelnet40": (
+        modelnet.read_modelnet,
+        (modelnet.FOLDER, modelnet.OTHER_FOLDER, _modelnet_files),
+    ),
+    "shapenetpart": (
+        shapenetpart.read_shapenetpart,
+        (*shapenetpart.FOLDERS, shapenetpart.lies_in),
+    ),
     "scanobjectnn": (
         _scanobjectnn(""),
-        ("main_split*", "h5_files/main_split*", "ScanObjectNN/main_split", "*_objectdataset*.h5"),
+        (
+            *("main_split*", "h5_files/main_split*", "ScanObjectNN/main_split*"),
+            *("ScanObjectNN/h5_files/main_split*", "*_objectdataset*.h5", scanobjectnn.lies_in),
+        ),
     ),
     "folder": (_folder, ()),
 }
 # A variant is part of the name, since a folder holds all of them.
 LABELLED_READERS |= {
-    f"scanobjectnn-{variant}": (_scanobjectnn(variant), ()) for variant in SCANOBJECTNN
+    f"scanobjectnn-{variant}": (_scanobjectnn(variant), ()) for variant in scanobjectnn.VARIANTS
 }
 # Those whose clouds have parts; a folder's shapes have them where points or faces are labelled.
-PART_READERS: dict[str, tuple[Callable[[Path, str], LabelledClouds], tuple[str, ...]]] = {
+PART_READERS: dict[str, tuple[Callable[[Path, str], LabelledClouds], Marks]] = {
     "shapenetpart": LABELLED_READERS["shapenetpart"],
     "folder": (_part_folder, ()),
 }
@@ -163,13 +163,28 @@ def _known(readers: Mapping[str, object]) -> str:
 
 def split_there(source: str, split: str) -> bool:
     """Whether a source whose clouds have parts has this split; unlike an error in one it has."""
-    from pixcloud.data.folder import list_folder
-    from pixcloud.data.shapenetpart import has_split
-
     name, root = parse_source(source)
-    if _parts_kind(name, root) == "shapenetpart":
-        return has_split(root, split)
+    return _has_split(_parts_kind(name, root), root, split)
+
+
+def _has_split(kind: str, root: Path, split: str) -> bool:
+    from pixcloud.data.folder import list_folder
+
+    if kind == "shapenetpart":
+        return shapenetpart.has_split(root, split)
     return any(shape.split == split for shape in list_folder(root))
+
+
+def labelled_splits(source: str, key: str = "data.source") -> tuple[str, ...]:
+    """The names of a labelled source's splits: val is among them only where it is there.
+
+    Raises:
+        DataError: if the source is missing.
+    """
+    name, root = parse_source(source, key)
+    kind = name if name in LABELLED_READERS else _labelled_kind(root)
+    val = kind in PART_READERS and _has_split(kind, root, "val")
+    return ("train", "val", "test") if val else ("train", "test")
 
 
 def open_parts(source: str, split: str, key: str = "data.source") -> LabelledClouds:
@@ -195,7 +210,9 @@ def _parts_kind(name: str, root: Path) -> str:
 
 
 def holds(source: str) -> tuple[bool, bool]:
-    """Whether pairs, and whether labelled clouds, seem to lie in a source; no file is opened.
+    """Whether pairs, and whether labelled clouds, seem to lie in a source.
+
+    No cloud is read; of h5 files at most the names in them.
 
     Raises:
         ConfigError: for an unknown name.
@@ -209,9 +226,9 @@ def holds(source: str) -> tuple[bool, bool]:
     return has_pairs, name in LABELLED_READERS or bool(beside)
 
 
-def recognise(root: Path, markers: dict[str, tuple[str, ...]], default: str) -> str:
-    """The name whose marks lie below `root`; the default's reader then says what it expected."""
+def recognise(root: Path, markers: dict[str, Marks], default: str) -> str:
+    """The name whose marks `root` has; the default's reader then says what it expected."""
     for name, marks in markers.items():
-        if any(next(root.glob(mark), None) for mark in marks):
+        if any(mark(root) if callable(mark) else next(root.glob(mark), None) for mark in marks):
             return name
     return default

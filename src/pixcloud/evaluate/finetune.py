@@ -36,6 +36,7 @@ from pixcloud.evaluate.metrics import (
     mcnemar_exact,
     wilson_interval,
 )
+from pixcloud.evaluate.neighbours import with_neighbours
 from pixcloud.evaluate.outcomes import Outcomes, units_of
 from pixcloud.evaluate.predictions import ProbeResult, save_predictions
 from pixcloud.evaluate.probe import untrained
@@ -97,11 +98,12 @@ def run_finetune(
 
     Raises:
         DataError: if the splits do not fit each other, or test has a class that train lacks.
-        ConfigError: for settings out of range.
+        ConfigError: for settings out of range, or a k that does not fit.
         TrainingError: if the loss is not finite.
     """
     settings = config.finetune
     check_optim(config.optim)
+    encoder = with_neighbours(encoder, settings.k, settings.num_points, "finetune.k")
     _check(encoder, train, test, config)
     contenders = {encoder_name: encoder}
     if config.baseline == "scratch":

@@ -16,6 +16,7 @@ import numpy as np
 from pixcloud.data.files import read_cloud, read_mesh
 from pixcloud.data.pair_writer import named_generator
 from pixcloud.data.part_files import write_labelled_cloud, write_labelled_mesh
+from pixcloud.data.part_list import PART_LIST, extended, write_part_list
 from pixcloud.data.shapes import is_mesh, list_shapes, turned
 from pixcloud.data.surface import surface_points, unit_mesh
 from pixcloud.errors import ConfigError, DataError, nearest, some
@@ -31,11 +32,12 @@ _NEAR = 3  # sampled points that vote for a face
 class LabelledShapes:
     """files written -> share of the surface or points of each part; refused: file -> why not.
 
-    Printed, it is a table of the parts.
+    part_labels: the number of each part in the files. Printed, it is a table of the parts.
     """
 
     category: str
     part_names: list[str]
+    part_labels: list[int]
     shares: dict[str, np.ndarray] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
@@ -46,8 +48,8 @@ class LabelledShapes:
         for name in ("label", "part", "shapes that have it", "mean share"):
             table.add_column(name)
         shares = np.array(list(self.shares.values())).reshape(-1, len(self.part_names))
-        for label, name in enumerate(self.part_names):
-            own = shares[:, label]
+        for place, (label, name) in enumerate(zip(self.part_labels, self.part_names, strict=True)):
+            own = shares[:, place]
             mean = f"{100 * own.mean():.1f} %" if len(own) else ""
             table.add_row(str(label), name, f"{int((own > 0).sum()):,}", mean)
         if self.refused:
@@ -66,10 +68,12 @@ def parts(
 ) -> LabelledShapes:
     """Tell the parts of clouds and meshes by a trained segmenter.
 
-    Each shape becomes a PLY file with colours and a property `label`, counted from 0 within the
-    category. Of a cloud every point gets a label, however many there are: random parts of the
-    cloud, of as many points as in training, are labelled in turn. A mesh keeps its faces; each
-    takes the label of most of the three nearest of points sampled on the surface.
+    Each shape becomes a PLY file with colours and a property `label`: the number that its part had
+    in the files that the segmenter learned from (of ShapeNetPart, counted from 0 within the
+    category). `parts.json` beside them has the names, so that the folder, corrected, can be learned
+    from with the same meaning. Of a cloud every point gets a label, however many there are: random
+    parts of the cloud, of as many points as in training, are labelled in turn. A mesh keeps its
+    faces; each takes the label of most of the three nearest of points sampled on the surface.
 
     Args:
         segmenter: folder that pixcloud segment --save wrote.
@@ -86,7 +90,8 @@ def parts(
 
     Raises:
         DataError: if there is no shape, or none that can be read.
-        ConfigError: for a missing or unknown category, or if `out` is a file or holds the shapes.
+        ConfigError: for a missing or unknown category, or if `out` is a file, holds the shapes, or
+            has labelled shapes whose labels have other names.
         WeightsError: if the segmenter is missing or damaged.
 
     Example:
@@ -99,12 +104,16 @@ def parts(
 
     model = load_segmenter(segmenter)
     kind = _known_category(model.part_names, category)
-    result = LabelledShapes(category=kind, part_names=model.part_names[kind])
+    names, numbers = model.part_names[kind], model.part_labels[kind]
+    listed = extended(target / PART_LIST, kind, dict(zip(numbers, names, strict=True)))
+    result = LabelledShapes(category=kind, part_names=names, part_labels=numbers)
     for path in paths:
         name = path.relative_to(root).as_posix() if path != root else path.name
         try:
             labels = _label_file(model, kind, path, name, target / f"{name}.ply", up, seed)
-            counts = np.bincount(labels, minlength=len(result.part_names))
+            if not result.shares:
+                write_part_list(target / PART_LIST, listed)
+            counts = np.bincount(labels, minlength=len(names))
             result.shares[f"{name}.ply"] = counts / counts.sum()
         except DataError as error:
             if strict:
@@ -146,12 +155,12 @@ def _label_file(
     up: str,
     seed: int,
 ) -> np.ndarray:
-    """Write the labelled shape; returns the labels of points, or of points of the surface."""
-    rng = named_generator(seed, "label parts", name)
+    """Write the labelled shape; returns the part of each point, or point of the surface, from 0."""
+    rng, numbers = named_generator(seed, "label parts", name), np.array(model.part_labels[kind])
     if not is_mesh(path):
         cloud = read_cloud(path).points
         labels = _labels_of_cloud(model, kind, cloud, up, rng)
-        write_labelled_cloud(target, cloud, labels)
+        write_labelled_cloud(target, cloud, numbers[labels])
         return labels
     mesh = read_mesh(path)
     try:
@@ -161,14 +170,14 @@ def _label_file(
         raise DataError(f"{path}: {error}") from error
     labels = _labels_of_cloud(model, kind, points, up, rng)
     middles = unit.vertices[unit.faces].mean(axis=1)
-    write_labelled_mesh(target, mesh, _nearest_labels(points, labels, middles))
+    write_labelled_mesh(target, mesh, numbers[_nearest_labels(points, labels, middles)])
     return labels
 
 
 def _labels_of_cloud(
     model: Any, kind: str, cloud: np.ndarray, up: str, rng: np.random.Generator
 ) -> np.ndarray:
-    """Labels (N,) from 0 within the category: random parts of the cloud, each point in one."""
+    """Parts (N,) from 0 within the category: random parts of the cloud, each point in one."""
     from pixcloud.data.shapenetpart import part_offsets
 
     count, label = model.num_points, list(model.part_names).index(kind)

@@ -21,6 +21,7 @@ from pixcloud.errors import ConfigError, DataError, some
 from pixcloud.evaluate.features import first_points, require_points
 from pixcloud.evaluate.folds import held_out
 from pixcloud.evaluate.label_subset import labelled_subset
+from pixcloud.evaluate.neighbours import with_neighbours
 from pixcloud.evaluate.outcomes import Outcomes, units_of
 from pixcloud.evaluate.part_metrics import (
     PartScores,
@@ -92,11 +93,13 @@ def run_segment(
     Raises:
         DataError: if the splits do not fit each other or have no parts, or test has a category that
             train lacks.
-        ConfigError: for settings out of range, or an encoder without per-point features.
+        ConfigError: for settings out of range, a k that does not fit, or an encoder without
+            per-point features.
         TrainingError: if the loss is not finite.
     """
     settings = config.segment
     check_optim(config.optim)
+    encoder = with_neighbours(encoder, settings.k, settings.num_points, "segment.k")
     _check(encoder, train, test, config)
     contenders = {encoder_name: encoder}
     if config.baseline == "scratch":
@@ -164,7 +167,7 @@ def _same_parts(first: LabelledClouds, second: LabelledClouds) -> None:
     for clouds in (first, second):
         if clouds.parts is None or clouds.part_names is None:
             raise DataError(f"{clouds.name} {clouds.split}: its clouds have no parts")
-    if first.part_names != second.part_names:
+    if (first.part_names, first.part_labels) != (second.part_names, second.part_labels):
         raise DataError(
             f"{first.name} {first.split} and {second.split} do not have the same parts; give two "
             "splits of one data set"
@@ -228,6 +231,7 @@ def _fit_and_test(
         frozen=frozen,
         dropout=settings.dropout,
         num_points=settings.num_points,
+        part_labels=train.part_labels,
     )
     title = f"{name}, {len(kept):,} of {len(train.labels):,} shapes"
     record = fit(model, task, config.fit, config.optim, seed=settings.seed, title=title, say=say)

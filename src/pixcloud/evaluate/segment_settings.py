@@ -21,6 +21,8 @@ class SegmentSettings:
 
     Args:
         num_points: points of each cloud.
+        k: neighbours of each point, where the encoder looks at some; no weight depends on it. 0
+            keeps the encoder's own; published are 15 in pre-training and 40 here.
         freeze: train the head alone; the encoder stays in evaluation mode.
         dropout: of the head.
         fractions: shares of the labelled train shapes, one result each; category by category, at
@@ -37,6 +39,7 @@ class SegmentSettings:
     """
 
     num_points: int = 2048
+    k: int = 0
     freeze: bool = False
     dropout: float = 0.5
     fractions: tuple[float, ...] = (1.0,)
@@ -49,6 +52,7 @@ class SegmentSettings:
         check_types(self, "segment.")
         for key in ("num_points", "batch_size"):
             _require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
+        _require(self.k >= 0, "k", self.k, "at least 1, or 0 for the encoder's own")
         _require(0 <= self.dropout < 1, "dropout", self.dropout, "0 to below 1")
         for share in self.fractions:
             fine = type(share) in (int, float) and 0 < share <= 1
@@ -72,8 +76,8 @@ def _augment() -> AugmentSettings:
 class SegmentConfig:
     """Part segmentation.
 
-    The published setting on ShapeNetPart is --optim.name sgd --optim.lr 0.1 --optim.lr_end 1e-3
-    --optim.weight_decay 1e-4 --fit.epochs 300 --fit.batch_size 8, with an encoder of k = 40.
+    The published setting on ShapeNetPart is --segment.k 40 --optim.name sgd --optim.lr 0.1
+    --optim.lr_end 1e-3 --optim.weight_decay 1e-4 --fit.epochs 300 --fit.batch_size 8.
 
     Args:
         encoder: a run, an exported or imported encoder, or a Hugging Face Hub id, with features for

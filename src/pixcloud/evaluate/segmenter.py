@@ -38,9 +38,11 @@ class PointSegmenter(nn.Module):
         dropout: of the head.
         num_points: points of the clouds that it is trained on.
         frozen: the encoder keeps its weights, and evaluation mode.
+        part_labels: the numbers that the user's files give the parts of each category; counted from
+            0 if not given.
 
     Raises:
-        ConfigError: if the encoder has no per-point features.
+        ConfigError: if the encoder has no per-point features, or a part has no number of its own.
 
     Example:
         >>> from pixcloud.encoders import build_encoder
@@ -58,12 +60,14 @@ class PointSegmenter(nn.Module):
         dropout: float = 0.5,
         num_points: int = 2048,
         frozen: bool = False,
+        part_labels: dict[str, list[int]] | None = None,
     ) -> None:
         super().__init__()
         require_point_features(encoder)
         assert encoder.point_dim is not None
         self.encoder, self.num_points = encoder, num_points
         self.part_names = {name: list(parts) for name, parts in part_names.items()}
+        self.part_labels = _own_numbers(self.part_names, part_labels)
         self.dropout, self.frozen = dropout, frozen
         self.head = PartHead(
             encoder.point_dim,
@@ -129,7 +133,8 @@ class PointSegmenter(nn.Module):
 
         Returns:
             (S, N) int64 part numbers, through over the categories; less
-            `part_offsets(model.part_names)[label]`, they are places in `model.part_names`.
+            `part_offsets(model.part_names)[label]`, they are places in `model.part_names` and in
+            `model.part_labels`, the numbers that the files learned from had.
 
         Raises:
             DataError: for another shape, no clouds, an unknown category, or coordinates that are
@@ -159,6 +164,19 @@ class PointSegmenter(nn.Module):
                 raise DataError(f"unknown category '{each}': expected one of {', '.join(known)}")
             labels.append(int(label))
         return np.array(labels, np.int64)
+
+
+def _own_numbers(
+    part_names: dict[str, list[str]], given: dict[str, list[int]] | None
+) -> dict[str, list[int]]:
+    """The numbers of each category's parts in the user's files."""
+    if given is None:
+        return {name: list(range(len(parts))) for name, parts in part_names.items()}
+    numbers = {name: [int(number) for number in given.get(name, [])] for name in part_names}
+    for name, parts in part_names.items():
+        if len(set(numbers[name])) != len(parts):
+            raise ConfigError(f"part_labels of {name}: {numbers[name]} for {len(parts)} parts")
+    return numbers
 
 
 def best_parts(
@@ -195,6 +213,7 @@ def build_segmenter(
     frozen: bool = False,
     dropout: float = 0.5,
     num_points: int = 2048,
+    part_labels: dict[str, list[int]] | None = None,
 ) -> PointSegmenter:
     """A segmenter on a copy of an encoder, its head drawn from the seed.
 
@@ -210,6 +229,7 @@ def build_segmenter(
             dropout=dropout,
             num_points=num_points,
             frozen=frozen,
+            part_labels=part_labels,
         )
     return model.to(next(encoder.parameters()).device)
 
@@ -230,6 +250,7 @@ def save_segmenter(
     meta = {
         "encoder": model.encoder.spec,
         "part_names": model.part_names,
+        "part_labels": model.part_labels,
         "dropout": model.dropout,
         "num_points": model.num_points,
     }
@@ -259,6 +280,7 @@ def load_segmenter(folder: str | Path) -> PointSegmenter:
             meta["part_names"],
             dropout=meta["dropout"],
             num_points=meta["num_points"],
+            part_labels=meta.get("part_labels"),  # older ones were saved without
         )
 
     return read_model(folder, KIND, FORMAT, build, "pixcloud segment --save")

@@ -90,6 +90,8 @@ class FinetuneSettings:
 
     Args:
         num_points: points of each cloud.
+        k: neighbours of each point, where the encoder looks at some; no weight depends on it. 0
+            keeps the encoder's own.
         freeze: train the head alone; the encoder stays in evaluation mode.
         head: mlp is DGCNN's classifier of three layers with dropout; linear is one layer.
         dropout: of the mlp head.
@@ -109,6 +111,7 @@ class FinetuneSettings:
     """
 
     num_points: int = 1024
+    k: int = 0
     freeze: bool = False
     head: Literal["mlp", "linear"] = "mlp"
     dropout: float = 0.5
@@ -123,6 +126,7 @@ class FinetuneSettings:
     def __post_init__(self) -> None:
         check_types(self, "finetune.")
         _require(self.num_points >= 1, "finetune.num_points", self.num_points, "at least 1")
+        _require(self.k >= 0, "finetune.k", self.k, "at least 1, or 0 for the encoder's own")
         _require(0 <= self.dropout < 1, "finetune.dropout", self.dropout, "0 to below 1")
         for share in self.fractions:
             fine = _number(share) and 0 < share <= 1

@@ -184,6 +184,7 @@ def _describe(program: Any, model: Model, normalize: bool) -> None:
         facts["classes"] = json.dumps(model.module.classes, ensure_ascii=False)
     if isinstance(model.module, PointSegmenter):
         facts["part_names"] = json.dumps(model.module.part_names, ensure_ascii=False)
+        facts["part_labels"] = json.dumps(model.module.part_labels, ensure_ascii=False)
     program.model.metadata_props.update({f"pixcloud.{key}": value for key, value in facts.items()})
     program.model.producer_name, program.model.producer_version = "pixcloud", __version__
 
