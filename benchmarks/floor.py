@@ -99,7 +99,7 @@ def pooled_cost(rows: int, c_in: int, c_out: int, *, training: bool) -> Cost:
 
 def measured_rates() -> dict[str, float]:
     """Product rates in GFLOP/s in fp32 and bf16, and the copy rate (read and write) in GB/s."""
-    from pixcloud.precision import product_rate
+    from pixcloud.precision import product_rates
 
     source = torch.ones(1 << 25)
     target = torch.empty_like(source).copy_(source)
@@ -110,7 +110,7 @@ def measured_rates() -> dict[str, float]:
         best = min(best, time.perf_counter() - start)
     return {
         "fp32": _large_product_rate(),
-        "bf16": product_rate(torch.bfloat16, "cpu"),
+        "bf16": product_rates("cpu", torch.bfloat16)[0],
         "copy": 2 * 4 * source.numel() / best / 1e9,
     }
 

@@ -19,7 +19,9 @@ def test_the_faster_one_is_taken(
     monkeypatch: pytest.MonkeyPatch, bf16: float, expected: str
 ) -> None:
     rates = {torch.float32: 100.0, torch.bfloat16: bf16}
-    monkeypatch.setattr(precision, "product_rate", lambda kind, device: rates[kind])
+    monkeypatch.setattr(
+        precision, "product_rates", lambda device, *kinds: [rates[k] for k in kinds]
+    )
     chosen, measured = choose_precision("cpu")
     assert chosen == expected
     assert measured == f"products in fp32 100, in bf16 {bf16:.0f} GFLOP/s"

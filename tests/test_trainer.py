@@ -40,6 +40,7 @@ FLAGS = [
     *("--data.num_points", "32", "--data.picture_size", "24", "--data.workers", "0"),
     *("--encoder.name", "pointnet", "--encoder.settings", '{"embed_dim": 32, "widths": [8, 16]}'),
     *("--image.name", "resnet-tiny", "--trainer.batch_size", "4", "--trainer.log_every", "1"),
+    *("--trainer.precision", "32"),  # what is measured may differ on a busy machine
 ]
 
 

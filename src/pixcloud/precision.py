@@ -12,30 +12,36 @@ from typing import Literal
 
 import torch
 
-# Ratios seen are above 3 or below 0.1, so that noise does not decide.
+# Ratios seen are above 2 or below 0.1, so that noise does not decide.
 WORTH_IT = 1.5
+SECONDS = 0.2
 
 
-def product_rate(dtype: torch.dtype, device: str) -> float:
-    """GFLOP/s of a 512 x 512 x 512 product, best of some within a tenth of a second.
+def product_rates(device: str, *kinds: torch.dtype) -> list[float]:
+    """GFLOP/s of 512 x 512 x 512 products of some kinds, each the best of a few in turns.
+
+    In turns, so that whoever else uses the machine slows all of them.
 
     Example:
-        >>> product_rate(torch.float32, "cpu") > 0
+        >>> product_rates("cpu", torch.float32)[0] > 0
         True
     """
-    a = torch.ones(512, 512, dtype=dtype, device=device)
-    best, until = float("inf"), time.perf_counter() + 0.1
-    while time.perf_counter() < until or best == float("inf"):
-        start = time.perf_counter()
-        torch.mm(a, a)
-        if device != "cpu":
-            torch.get_device_module(device).synchronize()
-        best = min(best, time.perf_counter() - start)
-    return 2 * 512**3 / best / 1e9
+    matrices = [torch.ones(512, 512, dtype=kind, device=device) for kind in kinds]
+    best = [float("inf")] * len(kinds)
+    until, rounds = time.perf_counter() + SECONDS, 0
+    while time.perf_counter() < until or rounds < 5:
+        rounds += 1
+        for n, a in enumerate(matrices):
+            start = time.perf_counter()
+            torch.mm(a, a)
+            if device != "cpu":
+                torch.get_device_module(device).synchronize()
+            best[n] = min(best[n], time.perf_counter() - start)
+    return [2 * 512**3 / seconds / 1e9 for seconds in best]
 
 
 def choose_precision(device: str) -> tuple[Literal["32", "bf16"], str]:
     """ "32" or "bf16", whichever is faster on `device`, and the measurement in words."""
-    fp32, bf16 = (product_rate(kind, device) for kind in (torch.float32, torch.bfloat16))
+    fp32, bf16 = product_rates(device, torch.float32, torch.bfloat16)
     chosen: Literal["32", "bf16"] = "bf16" if bf16 > WORTH_IT * fp32 else "32"
     return chosen, f"products in fp32 {fp32:.0f}, in bf16 {bf16:.0f} GFLOP/s"
