@@ -20,6 +20,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("PIXCLOUD_CACHE", str(cache))
 
 
+@pytest.fixture(autouse=True)
+def _one_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that are compared are of one precision, whatever a busy machine measures in between."""
+    monkeypatch.setattr(
+        "pixcloud.machine_settings.choose_precision", lambda device: ("32", "for tests")
+    )
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of reference outputs and real meshes, where it is there."""
