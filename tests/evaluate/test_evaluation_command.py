@@ -144,6 +144,28 @@ def test_an_interruption_leaves_what_was_done(
     assert len(read_rows(out)) == 9
 
 
+def test_a_row_that_a_kill_cut_off_is_done_again(
+    encoder: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "r.jsonl"
+    words = (encoder, "--data.source", labelled, "--out", out)
+    evaluate(*words, "--protocols", "[probe]", capsys=capsys)
+    content = out.read_bytes()
+    out.write_bytes(content + content[:50])
+    code, _, err = evaluate(*words, capsys=capsys)
+    assert code == 0
+    assert "skipped" not in err
+    assert err.count("line 5: cut off") == 1
+    assert "probe: 4 rows of the same weights" in err
+    assert len(read_rows(out)) == 9
+    broken = out.read_bytes().replace(b'{"protocol"', b'{"protocol', 1)
+    out.write_bytes(broken)
+    code, _, err = evaluate(*words, capsys=capsys)
+    assert code == 2
+    assert f"error: {out}, line 1: broken" in err
+    assert "1/3 probe" not in err
+
+
 def test_named_protocols(
     encoder: Path,
     labelled: Path,

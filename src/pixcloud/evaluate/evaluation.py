@@ -74,6 +74,7 @@ def evaluate_encoder(config: EvaluateConfig) -> EvaluationResult:
     Example:
         >>> evaluate_encoder(EvaluateConfig(encoder="runs/demo"))  # doctest: +SKIP
     """
+    from pixcloud.evaluate.results import read_rows
     from pixcloud.evaluate.side_by_side import side_by_side
 
     out, encoders = results_file(config.out, config.encoder), [config.encoder, *config.against]
@@ -81,6 +82,8 @@ def evaluate_encoder(config: EvaluateConfig) -> EvaluationResult:
         raise ConfigError(f"against: {twice[0]} is given twice; name other encoders")
     if config.table and not config.against:
         raise ConfigError("table: it compares encoders; name others by --against")
+    if out.is_file():
+        read_rows(out)  # a broken one is told before any work, and not as the fault of a protocol
     result, found = EvaluationResult(), {}
     for name in encoders:
         one = dataclasses.replace(config, encoder=name, out=str(out))
