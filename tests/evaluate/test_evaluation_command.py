@@ -332,7 +332,12 @@ def test_segment_is_one_of_them(
     words += ("--protocols", "[segment]", "--segment.num_points", 32, "--fit.epochs", 1)
     code, shown, err = evaluate(*words, capsys=capsys)
     assert code == 0, err
-    assert "Part segmentation" in shown
+    own = shown.split("Part segmentation, ")[1:]
+    rules = ("parts of the category", "any part")
+    for table, rule, other in zip(own, rules, rules[::-1], strict=True):
+        assert table.startswith(rule)
+        assert f"mIoU by category, {rule}" in table
+        assert other not in table
     assert "rows of the same weights" in evaluate(*words, capsys=capsys)[2]
     np.savez(path, points=points, labels=points[:, 1] > 0.5)
     assert "rows of the same weights" not in evaluate(*words, capsys=capsys)[2]
