@@ -14,9 +14,14 @@ from pixcloud import cli, save_encoder
 from pixcloud.data.modelnet import write_modelnet
 from pixcloud.encoders import build_encoder
 from pixcloud.evaluate import training_command
+from pixcloud.evaluate.evaluation import evaluate_encoder
+from pixcloud.evaluate.evaluation_settings import EvaluateConfig
 from pixcloud.evaluate.metrics import mcnemar_exact
+from pixcloud.evaluate.probe import DESCRIPTOR
 from pixcloud.evaluate.protocols import PROTOCOLS
 from pixcloud.evaluate.results import ResultRow, append_rows, noting, read_rows
+from pixcloud.evaluate.retrieval_settings import RetrievalData
+from pixcloud.evaluate.settings import ProbeSettings
 from pixcloud.evaluate.training_settings import FinetuneConfig
 from pixcloud.types import LabelledClouds
 
@@ -258,6 +263,24 @@ def test_several_encoders(
     (tmp_path / kept[1].extra["outcomes"]).write_bytes(b"PK\x03\x04")
     evaluate(*words, capsys=capsys)
     assert (tmp_path / "table.md").read_text().count("outcomes not kept") == 1
+
+
+def test_the_descriptor_is_shown_once(encoder: Path, labelled: Path, tmp_path: Path) -> None:
+    save_encoder(tmp_path / "other", build_encoder("pointnet", embed_dim=16, widths=[8, 8]))
+    config = EvaluateConfig(
+        encoder=str(encoder),
+        against=[str(tmp_path / "other")],
+        data=RetrievalData(source=str(labelled)),
+        protocols=["probe"],
+        probe=ProbeSettings(num_points=24, threads=1),
+        out=str(tmp_path / "r.jsonl"),
+    )
+    for _ in range(2):  # computed, and read from the file
+        shown = evaluate_encoder(config).rows["probe"]
+        names = [row.encoder for row in shown if row.metric == "accuracy"]
+        assert len(names) == 2 * 4 + 1
+        assert names.count(DESCRIPTOR) == 1
+        assert names.count(str(tmp_path / "other")) == 2
 
 
 def _with_kept(rows: list[ResultRow]) -> list[ResultRow]:

@@ -38,6 +38,7 @@ WITHOUT_EFFECT = ("encoder", "out", "data", "cache", "threads")
 class EvaluationResult:
     """rows by protocol; skipped: protocol to the reason; comparison: of several encoders.
 
+    What is the same for all encoders, such as the hand-made descriptor, is there once.
     Printing it shows a table for each protocol, and the comparison.
     """
 
@@ -117,7 +118,9 @@ def _evaluate(
             if not has_labels and (protocol.needs == "labels" or not has_pairs):
                 raise ConfigError(f"{config.data.source} holds no labelled clouds")
             rows = _rows(protocol, name, config, fingerprint, out)
-            result.rows.setdefault(name, []).extend(rows)
+            shown = result.rows.setdefault(name, [])
+            known = {_measured(row) for row in shown}
+            shown.extend(row for row in rows if _measured(row) not in known)
             own += rows
         except (ConfigError, DataError, WeightsError) as error:
             if config.protocols and config.protocols != [ALL]:
@@ -125,6 +128,12 @@ def _evaluate(
             result.skipped[f"{name}{of}"] = str(error)
             _say(f"{name}{of} skipped: {error}")
     return own
+
+
+def _measured(row: ResultRow) -> tuple[Any, ...]:
+    """What was measured, and the number; equal for baselines that no encoder is part of."""
+    of = row.encoder, row.encoder_sha256, row.seed
+    return *of, row.protocol, row.dataset, row.split, row.metric, row.n, row.value
 
 
 def _rows(

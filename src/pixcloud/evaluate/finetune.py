@@ -276,7 +276,7 @@ def _add_rows(
                 encoder_sha256=weights_sha256(encoder),
                 settings=dict(details),
                 seconds=round(tested.seconds, 3),
-                outcomes=Outcomes(correct, units_of(test)) if interval else None,
+                outcomes=Outcomes(correct, units_of(test), True) if interval else None,
             )
             for metric, (value, interval) in metrics.items()
         ]

@@ -246,7 +246,7 @@ def _rows(direction: str, found: Ranks, shapes: np.ndarray, common: _Common) -> 
     asked = found.scored
     seconds = time.perf_counter() - common.started
     _, place, sizes = np.unique(shapes[asked], return_inverse=True, return_counts=True)
-    count = len(sizes)
+    count, single = len(sizes), bool((sizes == 1).all())
     rows = []
     for k in (*KS, 0):
         values = found.recall(k)[asked] if k else found.precision[asked]
@@ -281,7 +281,7 @@ def _rows(direction: str, found: Ranks, shapes: np.ndarray, common: _Common) -> 
                 encoder_sha256=weights_sha256(common.encoder),
                 settings=details,
                 seconds=round(seconds, 3),
-                outcomes=Outcomes(of_shapes, common.units),
+                outcomes=Outcomes(of_shapes, common.units, single and k > 0),
             )
         )
     return rows
