@@ -1,7 +1,8 @@
 """Stage 9, `pixcloud evaluate`: an encoder and data -> every protocol's rows, in one file.
 
 Before it: `pixcloud.evaluate.protocols`. Each protocol appends its rows when it is done, marked by
-a hash of all that they depend on, so that what was interrupted goes on where it stopped.
+a hash of all that they depend on, so that what was interrupted goes on where it stopped; within a
+protocol `pixcloud.evaluate.finished` keeps the fractions and trials that are done.
 """
 
 from __future__ import annotations
@@ -140,6 +141,7 @@ def _rows(
     protocol: Protocol, name: str, config: EvaluateConfig, fingerprint: dict[str, str], out: Path
 ) -> list[ResultRow]:
     """The protocol's rows: those that are in the file, or new ones."""
+    from pixcloud.evaluate.finished import forget_finished, keeping_finished
     from pixcloud.evaluate.outcomes import keeping_outcomes
     from pixcloud.evaluate.results import noting, read_rows
 
@@ -153,8 +155,9 @@ def _rows(
 
     if found := there():
         _say(f"{name}: {len(found)} rows of the same weights, data and settings are in {out}")
+        forget_finished(out, request)  # of a call that was killed right after it wrote its rows
         return found
-    with noting(**{REQUEST: request}), keeping_outcomes():
+    with noting(**{REQUEST: request}), keeping_outcomes(), keeping_finished(out, request):
         protocol.run(settings)
     return there()
 
