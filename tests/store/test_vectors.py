@@ -8,6 +8,7 @@ import os
 import signal
 import sqlite3
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -312,12 +313,16 @@ def test_many_late_rows_go_into_the_index(tmp_path: Path, monkeypatch: pytest.Mo
                 assert each.search(queries, k=7) == each.search(queries, k=7, exact=True)
                 assert not each.needs_index()
         assert found["vectors"] == 2240
+        for age in (30, 7200):  # one that is being written, and one that a kill has left
+            (tmp_path / "i" / f".tmp-{age}-nearest").mkdir()
+            os.utime(tmp_path / "i" / f".tmp-{age}-nearest", (time.time() - age,) * 2)
         store.add(names_of(400, "c"), stored[2300:2700])  # more than a fifth since it was made
         assert json.loads(note.read_text())["vectors"] == len(store)
         assert store.needs_index()
         assert other.needs_index()
         assert other.search(queries, k=7) == other.search(queries, k=7, exact=True)
         assert len(builds) == 1
+        assert [path.name for path in (tmp_path / "i").glob(".tmp-*")] == [".tmp-30-nearest"]
 
 
 def test_late_rows_that_it_would_not_find_stay_outside(
@@ -359,6 +364,43 @@ def test_an_index_that_cannot_be_written_loses_nothing(
         assert store.search(stored[2000:2010], k=5) == store.search(
             stored[2000:2010], k=5, exact=True
         )
+
+
+def _keep_extending(folder: str, said: Any) -> None:
+    vectors.LATE = 50
+    with VectorStore(folder) as store:
+        for batch in range(len(store) // 30, 10_000):
+            store.add(names_of(30, f"b{batch}-"), clusters(30, batch))
+            said.send(batch)
+
+
+def test_kills_while_late_rows_go_into_the_index(tmp_path: Path) -> None:
+    """Every second batch writes the index anew; whatever is left of it, answers are right."""
+    pytest.importorskip("faiss")
+    folder = str(tmp_path / "i")
+    with VectorStore(folder, About(dim=32)) as store:
+        store.add(names_of(3000), clusters(3000, 1))
+        store.build_index(silent)
+    context, confirmed = multiprocessing.get_context("spawn"), -1
+    for kill in range(3):
+        receiving, sending = context.Pipe(duplex=False)
+        process = context.Process(target=_keep_extending, args=(folder, sending))
+        process.start()
+        sending.close()
+        for _ in range(5 + kill):
+            confirmed = receiving.recv()
+        time.sleep(0.003 * kill)
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        with suppress(EOFError):
+            while True:
+                confirmed = receiving.recv()
+        with VectorStore(folder) as store:
+            assert len(store) % 30 == 0
+            assert len(store) // 30 in (confirmed + 1, confirmed + 2)
+            queries = clusters(20, 7 + kill)
+            assert store.search(queries, k=5) == store.search(queries, k=5, exact=True)
 
 
 def test_where_vectors_came_from(tmp_path: Path) -> None:

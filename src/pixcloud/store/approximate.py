@@ -7,15 +7,18 @@ index is made, on some of the vectors themselves; later ones are put into the sa
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pixcloud.atomic import replaced_folder
+from pixcloud.atomic import TEMPORARY_PREFIX, replaced_folder
 from pixcloud.errors import StoreError
 from pixcloud.store.exact import nearest
 
@@ -26,6 +29,7 @@ _MOST_CELLS = 4096
 _SAMPLE = 200  # vectors that the recall is measured on
 _MOST_LOOKED = 512
 _CANDIDATES = 8  # for each wanted one: their exact cosines decide
+_LEFT_OVER = 3600  # seconds after which nobody writes an index any more
 _LATER_SAMPLE = 64  # of later vectors, that it is measured on whether they are found too
 
 
@@ -158,6 +162,10 @@ class ApproximateIndex:
         return state.st_mtime_ns, state.st_ino
 
     def _write(self, index: Any, note: dict[str, Any]) -> None:
+        for path in self.folder.parent.glob(f"{TEMPORARY_PREFIX}*-{FOLDER}"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > _LEFT_OVER:  # of a process that was killed
+                    shutil.rmtree(path)
         with replaced_folder(self.folder) as temporary:
             _faiss().write_index(index, str(temporary / FILE))
             (temporary / NOTE).write_text(json.dumps(note), encoding="utf-8")
