@@ -14,9 +14,14 @@ from pixcloud import cli, save_encoder
 from pixcloud.data.modelnet import write_modelnet
 from pixcloud.encoders import build_encoder
 from pixcloud.evaluate import training_command
+from pixcloud.evaluate.evaluation import evaluate_encoder
+from pixcloud.evaluate.evaluation_settings import EvaluateConfig
 from pixcloud.evaluate.metrics import mcnemar_exact
+from pixcloud.evaluate.probe import DESCRIPTOR
 from pixcloud.evaluate.protocols import PROTOCOLS
 from pixcloud.evaluate.results import ResultRow, append_rows, noting, read_rows
+from pixcloud.evaluate.retrieval_settings import RetrievalData
+from pixcloud.evaluate.settings import ProbeSettings
 from pixcloud.evaluate.training_settings import FinetuneConfig
 from pixcloud.types import LabelledClouds
 
@@ -144,6 +149,28 @@ def test_an_interruption_leaves_what_was_done(
     assert len(read_rows(out)) == 9
 
 
+def test_a_row_that_a_kill_cut_off_is_done_again(
+    encoder: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "r.jsonl"
+    words = (encoder, "--data.source", labelled, "--out", out)
+    evaluate(*words, "--protocols", "[probe]", capsys=capsys)
+    content = out.read_bytes()
+    out.write_bytes(content + content[:50])
+    code, _, err = evaluate(*words, capsys=capsys)
+    assert code == 0
+    assert "skipped" not in err
+    assert err.count("line 5: cut off") == 1
+    assert "probe: 4 rows of the same weights" in err
+    assert len(read_rows(out)) == 9
+    broken = out.read_bytes().replace(b'{"protocol"', b'{"protocol', 1)
+    out.write_bytes(broken)
+    code, _, err = evaluate(*words, capsys=capsys)
+    assert code == 2
+    assert f"error: {out}, line 1: broken" in err
+    assert "1/3 probe" not in err
+
+
 def test_named_protocols(
     encoder: Path,
     labelled: Path,
@@ -238,6 +265,24 @@ def test_several_encoders(
     assert (tmp_path / "table.md").read_text().count("outcomes not kept") == 1
 
 
+def test_the_descriptor_is_shown_once(encoder: Path, labelled: Path, tmp_path: Path) -> None:
+    save_encoder(tmp_path / "other", build_encoder("pointnet", embed_dim=16, widths=[8, 8]))
+    config = EvaluateConfig(
+        encoder=str(encoder),
+        against=[str(tmp_path / "other")],
+        data=RetrievalData(source=str(labelled)),
+        protocols=["probe"],
+        probe=ProbeSettings(num_points=24, threads=1),
+        out=str(tmp_path / "r.jsonl"),
+    )
+    for _ in range(2):  # computed, and read from the file
+        shown = evaluate_encoder(config).rows["probe"]
+        names = [row.encoder for row in shown if row.metric == "accuracy"]
+        assert len(names) == 2 * 4 + 1
+        assert names.count(DESCRIPTOR) == 1
+        assert names.count(str(tmp_path / "other")) == 2
+
+
 def _with_kept(rows: list[ResultRow]) -> list[ResultRow]:
     found = [row for row in rows if "outcomes" in row.extra and "mAP" not in row.metric]
     assert len(found) == 2 * (2 + 1 + 3)  # of each encoder: probe, few-shot, recall
@@ -310,7 +355,12 @@ def test_segment_is_one_of_them(
     words += ("--protocols", "[segment]", "--segment.num_points", 32, "--fit.epochs", 1)
     code, shown, err = evaluate(*words, capsys=capsys)
     assert code == 0, err
-    assert "Part segmentation" in shown
+    own = shown.split("Part segmentation, ")[1:]
+    rules = ("parts of the category", "any part")
+    for table, rule, other in zip(own, rules, rules[::-1], strict=True):
+        assert table.startswith(rule)
+        assert f"mIoU by category, {rule}" in table
+        assert other not in table
     assert "rows of the same weights" in evaluate(*words, capsys=capsys)[2]
     np.savez(path, points=points, labels=points[:, 1] > 0.5)
     assert "rows of the same weights" not in evaluate(*words, capsys=capsys)[2]

@@ -24,19 +24,22 @@ from pixcloud.evaluate.side_by_side import side_by_side
 RNG = np.random.default_rng(0)
 
 
-def compared(first: np.ndarray, second: np.ndarray) -> Paired:
-    found = compare_outcomes(Outcomes(first, "u"), Outcomes(second, "u"))
+def compared(first: np.ndarray, second: np.ndarray, right_or_wrong: bool = False) -> Paired:
+    found = compare_outcomes(*(Outcomes(each, "u", right_or_wrong) for each in (first, second)))
     assert found is not None
     return found
 
 
 def test_right_and_wrong() -> None:
     first, second = RNG.integers(2, size=(2, 60)).astype(float)
-    found = compared(first, second)
+    found = compared(first, second, right_or_wrong=True)
     only = int((first > second).sum()), int((first < second).sum())
     assert found.p == pytest.approx(stats.binomtest(only[0], sum(only)).pvalue)
     assert found.gain == pytest.approx((first - second).mean())
     assert found.test == "McNemar exact"
+    shares = compared(first, second)  # of a metric that could have given others
+    assert shares.test == "paired t"
+    assert shares.p == pytest.approx(stats.ttest_rel(first, second).pvalue)
 
 
 def test_shares_of_many_units() -> None:

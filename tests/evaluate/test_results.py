@@ -51,14 +51,36 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
     ]
 
 
-def test_a_line_that_a_crash_cut_off_does_not_swallow_the_next(tmp_path: Path) -> None:
+@pytest.mark.parametrize("length", [1, 20, 5000])
+@pytest.mark.parametrize("before", [0, 2])
+def test_a_last_line_that_a_kill_cut_off_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], length: int, before: int
+) -> None:
+    path, rows = tmp_path / "results.jsonl", [row(seed=seed) for seed in range(before)]
+    append_rows(path, [*rows, row(settings={"c": "é" * 3000})])
+    whole = path.read_bytes()
+    start = len(b"".join(whole.splitlines(keepends=True)[:before]))
+    path.write_bytes(whole[: start + length])  # 5000: in the middle of a letter of two bytes
+    assert read_rows(path) == rows
+    assert f"results.jsonl, line {before + 1}: cut off" in capsys.readouterr().err
+    append_rows(path, [row(seed=7)])
+    assert "a last line that was cut off is removed" in capsys.readouterr().err
+    assert read_rows(path) == [*rows, row(seed=7)]
+
+
+def test_a_last_line_that_only_lacks_its_end_is_a_row(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
-    path.write_text('{"protocol": "s')
     append_rows(path, [row()])
-    with pytest.raises(FileFormatError, match=r"results.jsonl, line 1: broken, perhaps cut off"):
-        read_rows(path)
-    path.write_text(path.read_text(encoding="utf-8").split("\n", 1)[1], encoding="utf-8")
+    path.write_bytes(path.read_bytes()[:-1])
     assert read_rows(path) == [row()]
+    append_rows(path, [row(seed=7)])
+    assert read_rows(path) == [row(), row(seed=7)]
+
+
+def test_lines_end_where_a_row_does(tmp_path: Path) -> None:
+    path, strange = tmp_path / "results.jsonl", row(encoder="one\u2028and\x85another")
+    append_rows(path, [strange])
+    assert read_rows(path) == [strange]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +88,8 @@ def test_a_line_that_a_crash_cut_off_does_not_swallow_the_next(tmp_path: Path) -
     [
         ("[1]", "line 2: expected an object, found list"),
         ('{"protocol": "svm"}', "line 2: no row of results; missing: dataset, split"),
-        ("\n{", "line 3: broken"),
+        ("\n{\n", "line 3: broken"),
+        ('{"protocol": "s\n{}', "line 2: broken, perhaps cut off"),
     ],
 )
 def test_broken_lines_are_named(tmp_path: Path, line: str, message: str) -> None:

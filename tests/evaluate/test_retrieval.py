@@ -119,6 +119,41 @@ def test_numbers_are_those_of_the_slow_way(model: CrossModal, labelled_pairs: Pa
     assert np.allclose(mean.pictures, expected, atol=1e-5)
 
 
+def test_shapes_count_once_whatever_their_pictures(
+    held_run: Path, labelled_pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Values, intervals, chance and what is kept for paired tests are of the same mean."""
+    tree, other = tmp_path / "pairs", tmp_path / "other"
+    shutil.copytree(labelled_pairs, tree)
+    pairs = open_pairs(f"pairs:{tree}")
+    for pair in pairs[4:]:
+        for name in pair.pictures[1:]:
+            (Path(pair.folder) / name).unlink()
+    pretrain_small(other, tree, epochs=1)
+    words = ["--data.source", f"pairs:{tree}", "--protocols", "[retrieve]", "--retrieve.pairs"]
+    words += ["all", "--retrieve.kind", "pictures", "--out", str(tmp_path / "r.jsonl")]
+    words += ["--against", f"[{other}]", "--table", str(tmp_path / "t.md")]
+    assert cli.main(["evaluate", str(held_run), *words]) == 0, capsys.readouterr().err
+    rows = read_rows(tmp_path / "r.jsonl")
+    assert [row.n for row in rows] == 2 * ([4 * 3 + 12] * 4 + [16] * 4)
+    for row in rows:
+        with np.load(tmp_path / row.extra["outcomes"]) as kept:
+            assert kept["scores"].shape == (16,)
+            assert row.value == pytest.approx(kept["scores"].mean())
+        assert row.ci95[0] <= row.value <= row.ci95[1]
+    space = embed_pairs(load_cross_modal(held_run), open_pairs(f"pairs:{tree}"))
+    found = cross_modal_ranks(space)["picture to cloud"].recall(5)
+    means = [found[space.shapes == shape].mean() for shape in range(16)]
+    assert rows[1].metric == "picture to cloud recall@5"
+    assert rows[1].value == pytest.approx(np.mean(means))
+    assert rows[1].value != pytest.approx(found.mean())
+    assert rows[1].settings["chance"] == 5 / 16
+    lines = [line.split(" | ") for line in (tmp_path / "t.md").read_text().splitlines()]
+    for mine, theirs in zip(rows[:8], rows[8:], strict=True):
+        (gain,) = (line[4] for line in lines if line[1:3] == [mine.metric, str(other)])
+        assert float(gain) == pytest.approx(100 * (theirs.value - mine.value), abs=0.051)
+
+
 def test_what_was_seen(labelled_pairs: Path) -> None:
     """By the hash of the pairs trained on, not by what somebody says."""
     pairs, ask = open_pairs(f"pairs:{labelled_pairs}"), RetrievalSettings()

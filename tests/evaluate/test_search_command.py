@@ -72,6 +72,83 @@ def test_what_changed_is_embedded_again(place: Path, tmp_path: Path) -> None:
     assert list(VectorStore(out).stamps()) == ["a.npy", "b.npy"]
 
 
+def two_folders(root: Path) -> tuple[Path, Path]:
+    """Folders a and b, both with chair/0.npy and chair/1.npy."""
+    for place in ("a", "b"):
+        (root / place / "chair").mkdir(parents=True)
+        for number in range(2):
+            cloud = np.random.default_rng([ord(place), number]).normal(size=(50, 3))
+            np.save(root / place / "chair" / f"{number}.npy", cloud)
+    return root / "a", root / "b"
+
+
+def test_another_folder_replaces_nothing_unless_told(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (a, b), out = two_folders(tmp_path), tmp_path / "i"
+
+    def embed(folder: Path, *more: str) -> list[str]:
+        words = ["embed", f"{place}/enc", str(folder), "--out", str(out), *SIZE, *more]
+        capsys.readouterr()
+        assert cli.main(words) == 0
+        return capsys.readouterr().out.split("│")[1:-1]
+
+    assert [cell.strip() for cell in embed(a)] == ["2", "0", "0", "0", "0"]
+    names, before = VectorStore(out).vectors()
+    error = fails(["embed", f"{place}/enc", str(b), "--out", str(out), *SIZE], capsys)
+    for words in ("chair/0.npy", "chair/1.npy", f"from {a}", f"from {b}", "--prefix", "--replace"):
+        assert words in error
+    assert np.array_equal(VectorStore(out).vectors()[1], before)
+    # Under names of its own beside it; again nothing is done, and what is gone goes from it alone.
+    assert [cell.strip() for cell in embed(b, "--prefix", "b")] == ["2", "0", "0", "0", "0"]
+    assert list(VectorStore(out).stamps()) == [*names, "b/chair/0.npy", "b/chair/1.npy"]
+    assert [cell.strip() for cell in embed(b, "--prefix", "b/")] == ["0", "0", "2", "0", "0"]
+    (b / "chair" / "1.npy").unlink()
+    gone = embed(b, "--prefix", "b", "--remove_missing", "true")
+    assert [cell.strip() for cell in gone] == ["0", "0", "1", "1", "0"]
+    # In their place, if that is said; the same folder replaces what changed without a word.
+    assert [cell.strip() for cell in embed(b, "--replace", "true")] == ["0", "1", "0", "0", "0"]
+    sources = VectorStore(out).sources()
+    assert (sources["chair/0.npy"], sources["chair/1.npy"]) == (str(b), str(a))
+    np.save(b / "chair" / "0.npy", np.random.default_rng(9).normal(size=(60, 3)))
+    assert [cell.strip() for cell in embed(b)] == ["0", "1", "0", "0", "0"]
+
+
+def test_the_folder_is_the_same_by_another_path(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, _ = two_folders(tmp_path)
+    words = ["embed", f"{place}/enc", str(a), "--out", f"{tmp_path}/i", *SIZE]
+    assert cli.main(words) == 0
+    monkeypatch.chdir(tmp_path)
+    np.save(a / "chair" / "0.npy", np.random.default_rng(9).normal(size=(60, 3)))
+    words[2] = "a"
+    assert cli.main(words) == 0
+    assert set(VectorStore(tmp_path / "i").sources().values()) == {str(a)}
+
+
+def test_search_finds_the_encoder_from_another_folder(
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    a, _ = two_folders(tmp_path)
+    monkeypatch.chdir(place)
+    assert cli.main(["embed", "enc", str(a), "--out", f"{tmp_path}/i", *SIZE]) == 0
+    monkeypatch.chdir(tmp_path)
+    words = ["search", "i", "a/chair/0.npy"]
+    assert cli.main(words) == 0
+    about = VectorStore(tmp_path / "i").about
+    assert about.encoder == str(place / "enc")
+    with VectorStore(tmp_path / "i") as store:  # as an earlier version wrote it
+        store._base.execute("UPDATE about SET value = '\"enc\"' WHERE key = 'encoder'")
+    error = fails(words, capsys)
+    assert "was made with the encoder enc" in error
+    assert "by --encoder" in error
+    assert cli.main([*words, "--encoder", f"{place}/enc"]) == 0
+
+
 def test_a_file_of_features(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "features.npz"
     words = ["embed", f"{place}/enc", f"{place}/shapes/deep", "--out", str(out), *SIZE]

@@ -101,7 +101,12 @@ def test_few_labels_beside_scratch(place: Path, capsys: pytest.CaptureFixture[st
     assert cli.main(words) == 0
     output = capsys.readouterr()
     assert "25 % of shapes (any part)" in output.err
-    assert "mIoU by category" in output.out
+    own = output.out.split("Part segmentation, ")[1:]
+    assert len(own) == 2
+    for table, rule in zip(own, RULES, strict=True):
+        assert table.startswith(rule)
+        assert f"mIoU by category, {rule}" in table
+        assert sum(other in table for other in RULES) == 1
     rows = read_rows(place / "few.jsonl")
     assert len(rows) == 2 * 2 * 6
     assert [row.settings["train_n"] + row.settings["validation_n"] for row in rows[::12]] == [4, 8]

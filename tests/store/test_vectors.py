@@ -8,6 +8,7 @@ import os
 import signal
 import sqlite3
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,190 @@ def test_the_index_of_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         with VectorStore(tmp_path / "index") as store:
             assert store.search(stored[2999:3000], k=1).names == [["late"]]
             assert store.needs_index()
+
+
+def clusters(count: int, seed: int) -> np.ndarray:
+    """Vectors (S, 32) with the structure that features have."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(0).normal(size=(20, 32))
+    return centres[rng.integers(0, 20, count)] + 0.3 * rng.normal(size=(count, 32))
+
+
+def small_index(monkeypatch: pytest.MonkeyPatch, late: int = 100) -> None:
+    """Indices pay from 100 vectors on, and take in late rows beyond so many."""
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(vectors, "EXACT_UP_TO", 100)
+    monkeypatch.setattr(vectors, "LATE", late)
+
+
+def silent(line: str) -> None:
+    pass
+
+
+def test_late_rows_count_at_once_and_are_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever adds or removes, and in whatever process: the answer is that of the exact search."""
+    small_index(monkeypatch, late=10_000)
+    stored, queries = clusters(3000, 1), clusters(10, 2)
+    with VectorStore(tmp_path / "i", About(dim=32)) as store, VectorStore(tmp_path / "i") as other:
+        store.add(names_of(2000), stored[:2000])
+        store.build_index(silent)
+        store.add(names_of(300, "late"), stored[2000:2300])
+        assert store.search(queries, k=7) == store.search(queries, k=7, exact=True)
+        read: list[int] = []
+        blocks = store._blocks
+        monkeypatch.setattr(store, "_blocks", lambda after: read.append(after) or blocks(after))
+        assert store.search(queries, k=7) == other.search(queries, k=7, exact=True)
+        assert not read
+        other.add(["near"], queries[:1])  # as another process would
+        assert store.search(queries[:1], k=1).names == [["near"]]
+        assert read == [2300]
+        near = other.search(queries[1:2], k=30, exact=True).names[0]
+        other.remove([*near, "near"])
+        assert store.search(queries, k=7) == other.search(queries, k=7, exact=True)
+        other.add(names_of(300, "late"), -stored[2000:2300], replace=True)
+        assert store.search(-queries, k=7) == other.search(-queries, k=7, exact=True)
+        assert len(read) == 2
+        other.remove([name for name in store.stamps() if name.startswith("late")])
+        assert store.search(queries, k=7) == other.search(queries, k=7, exact=True)
+        other.build_index(silent)  # made anew by another process: nothing is late any more
+        assert store.search(queries, k=7) == other.search(queries, k=7, exact=True)
+        assert len(store._late.numbers) == 0
+
+
+def test_many_late_rows_go_into_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_index(monkeypatch)
+    stored, queries = clusters(3000, 1), clusters(20, 2)
+    note, builds = tmp_path / "i" / "nearest" / "index.json", []
+    with VectorStore(tmp_path / "i", About(dim=32)) as store, VectorStore(tmp_path / "i") as other:
+        store.add(names_of(2000), stored[:2000])
+        store.build_index(builds.append)
+        for batch in range(5):
+            own = slice(2000 + 60 * batch, 2060 + 60 * batch)
+            (store if batch % 2 else other).add(names_of(60, f"b{batch}-"), stored[own])
+            found = json.loads(note.read_text())
+            assert 0 <= len(store) - found["vectors"] <= 100
+            assert found["last"] == found["vectors"]
+            for each in (store, other):
+                assert each.search(queries, k=7) == each.search(queries, k=7, exact=True)
+                assert not each.needs_index()
+        assert found["vectors"] == 2240
+        for age in (30, 7200):  # one that is being written, and one that a kill has left
+            (tmp_path / "i" / f".tmp-{age}-nearest").mkdir()
+            os.utime(tmp_path / "i" / f".tmp-{age}-nearest", (time.time() - age,) * 2)
+        store.add(names_of(400, "c"), stored[2300:2700])  # more than a fifth since it was made
+        assert json.loads(note.read_text())["vectors"] == len(store)
+        assert store.needs_index()
+        assert other.needs_index()
+        assert other.search(queries, k=7) == other.search(queries, k=7, exact=True)
+        assert len(builds) == 1
+        assert [path.name for path in (tmp_path / "i").glob(".tmp-*")] == [".tmp-30-nearest"]
+
+
+def test_late_rows_that_it_would_not_find_stay_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_index(monkeypatch)
+    with VectorStore(tmp_path / "i", About(dim=32)) as store:
+        store.add(names_of(2000), clusters(2000, 1))
+        store.build_index(silent)
+        monkeypatch.setattr(approximate, "LEAST", 1.1)
+        monkeypatch.setattr(approximate.ApproximateIndex, "useful", True)
+        before = (tmp_path / "i" / "nearest" / "index.json").read_text()
+        noise = np.random.default_rng(3).normal(size=(300, 32))
+        for batch in range(3):
+            own = slice(100 * batch, 100 * batch + 100)
+            store.add(names_of(100, f"n{batch}-"), noise[own])
+            found = store.search(noise[own], k=5).names
+            for names, exact in zip(
+                found, store.search(noise[own], 5, exact=True).names, strict=True
+            ):
+                assert {name for name in exact if name[0] == "n"} <= set(names)
+        assert (tmp_path / "i" / "nearest" / "index.json").read_text() == before
+
+
+def test_an_index_that_cannot_be_written_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    small_index(monkeypatch)
+    stored = clusters(2200, 1)
+    with VectorStore(tmp_path / "i", About(dim=32)) as store:
+        store.add(names_of(2000), stored[:2000])
+        store.build_index(silent)
+        monkeypatch.setattr(approximate.ApproximateIndex, "_write", full)
+        store.add(names_of(200, "late"), stored[2000:])
+        assert len(store) == 2200
+        assert store.search(stored[2000:2010], k=5) == store.search(
+            stored[2000:2010], k=5, exact=True
+        )
+
+
+def _keep_extending(folder: str, said: Any) -> None:
+    vectors.LATE = 50
+    with VectorStore(folder) as store:
+        for batch in range(len(store) // 30, 10_000):
+            store.add(names_of(30, f"b{batch}-"), clusters(30, batch))
+            said.send(batch)
+
+
+def test_kills_while_late_rows_go_into_the_index(tmp_path: Path) -> None:
+    """Every second batch writes the index anew; whatever is left of it, answers are right."""
+    pytest.importorskip("faiss")
+    folder = str(tmp_path / "i")
+    with VectorStore(folder, About(dim=32)) as store:
+        store.add(names_of(3000), clusters(3000, 1))
+        store.build_index(silent)
+    context, confirmed = multiprocessing.get_context("spawn"), -1
+    for kill in range(3):
+        receiving, sending = context.Pipe(duplex=False)
+        process = context.Process(target=_keep_extending, args=(folder, sending))
+        process.start()
+        sending.close()
+        for _ in range(5 + kill):
+            confirmed = receiving.recv()
+        time.sleep(0.003 * kill)
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        with suppress(EOFError):
+            while True:
+                confirmed = receiving.recv()
+        with VectorStore(folder) as store:
+            assert len(store) % 30 == 0
+            assert len(store) // 30 in (confirmed + 1, confirmed + 2)
+            queries = clusters(20, 7 + kill)
+            assert store.search(queries, k=5) == store.search(queries, k=5, exact=True)
+
+
+def test_where_vectors_came_from(tmp_path: Path) -> None:
+    with VectorStore(tmp_path / "i", About(dim=2)) as store:
+        store.add(["a", "b"], np.eye(2), source="/one")
+        store.add(["c"], np.eye(2)[:1])
+        assert store.sources() == {"a": "/one", "b": "/one", "c": ""}
+        store.add(["a"], np.eye(2)[1:], source="/one", replace=True)
+        with pytest.raises(StoreError, match=r"another source: a, c; a is from /one, and not from"):
+            store.add(["a", "c", "d"], np.ones((3, 2)), source="/two", replace=True)
+        with pytest.raises(StoreError, match="c is from an unknown place, and not from /one"):
+            store.add(["c"], np.ones((1, 2)), source="/one", replace=True)
+        assert len(store) == 3
+        store.add(["a", "c"], np.ones((2, 2)), source="/two", replace="any")
+        assert store.sources() == {"b": "/one", "a": "/two", "c": "/two"}
+
+
+def test_a_store_of_before_there_were_sources(tmp_path: Path) -> None:
+    with VectorStore(tmp_path / "i", About(dim=2)) as store:
+        store.add(["a"], np.eye(2)[:1])
+    with sqlite3.connect(tmp_path / "i" / vectors.FILE) as base:
+        base.execute("ALTER TABLE items DROP COLUMN source")
+    with VectorStore(tmp_path / "i") as store:
+        assert store.sources() == {"a": ""}
+        assert store.search(np.eye(2), k=1).names == [["a"], ["a"]]
+        store.add(["b"], np.eye(2)[1:], source="/one")
+        assert store.sources() == {"a": "", "b": "/one"}
 
 
 def test_an_index_that_finds_too_few_is_not_asked(

@@ -27,11 +27,12 @@ FEATURE_FILES = (".npz",)
 
 @dataclass(kw_only=True)
 class Embedded:
-    """What `embed` did: names added, unchanged and removed, and file -> why it was left out."""
+    """What `embed` did: numbers of names added, replaced and so on; file -> why it was left out."""
 
     out: str
     total: int = 0
     added: int = 0
+    replaced: int = 0
     unchanged: int = 0
     removed: int = 0
     refused: dict[str, str] = field(default_factory=dict)
@@ -40,9 +41,9 @@ class Embedded:
         from rich.table import Table
 
         table = Table(title=f"{self.out}: {self.total:,} shapes")
-        for name in ("added", "unchanged", "removed", "left out"):
+        for name in ("added", "replaced", "unchanged", "removed", "left out"):
             table.add_column(name, justify="right")
-        numbers = (self.added, self.unchanged, self.removed, len(self.refused))
+        numbers = (self.added, self.replaced, self.unchanged, self.removed, len(self.refused))
         table.add_row(*(f"{number:,}" for number in numbers))
         if self.refused:
             table.caption = f"left out: {some(self.refused)}"
@@ -58,6 +59,8 @@ def embed(
     batch_size: int = 32,
     up: Literal["y", "z"] = "y",
     seed: int = 0,
+    prefix: str = "",
+    replace: bool = False,
     remove_missing: bool = False,
     strict: bool = False,
 ) -> Embedded:
@@ -65,7 +68,8 @@ def embed(
 
     It can be stopped at any moment: what was confirmed stays, and the same command goes on. Shapes
     that are in the store and whose files have not changed are not embedded again; changed ones are
-    replaced.
+    replaced. The store knows the folder of each shape: a name that is there from another folder is
+    refused before anything is embedded, unless `prefix` or `replace` says what is meant.
 
     Args:
         encoder: a run, an exported or imported encoder, or a Hugging Face Hub id.
@@ -79,17 +83,23 @@ def embed(
         batch_size: shapes embedded at a time.
         up: the axis of the shapes that points up; training has y up.
         seed: of the points that are taken.
-        remove_missing: remove from the store what is not among the shapes any more, or cannot be
-            read any more; otherwise the vectors of before stay.
+        prefix: put before all names, such as "b" for b/chair/0.npy, so that folders with the same
+            names can be in one store.
+        replace: put these shapes in the place of those that have their names and come from
+            another folder.
+        remove_missing: remove from the store what came from this folder (and has this prefix) and
+            is not among the shapes any more, or cannot be read any more; otherwise the vectors of
+            before stay.
         strict: stop at the first file that cannot be read; otherwise such files are left out and
             named.
 
     Returns:
-        How many shapes were added, unchanged, removed, and why others were left out.
+        How many shapes were added, replaced, unchanged, removed, and why others were left out.
 
     Raises:
         DataError: if there is no shape, or none that can be read.
-        StoreError: if the store is of another encoder, or cannot be written.
+        StoreError: if the store is of another encoder, has names of these shapes from another
+            folder, or cannot be written.
         ConfigError: for settings out of range.
         WeightsError: if the encoder is missing or damaged.
 
@@ -104,35 +114,54 @@ def embed(
     from pixcloud.evaluate.embedder import load_embedder  # torch, once there is work for it
 
     embedder = load_embedder(encoder, kind, num_points)
-    reader = _Reader(root, num_points, up, seed, strict)
+    reader = _Reader(root, num_points, up, seed, strict, prefix.strip("/"))
     if target.suffix in FEATURE_FILES:
         return _to_file(embedder.raw, reader, paths, target, batch_size)
     about = About(
         dim=embedder.dim,
         kind=kind,
-        encoder=encoder,
+        encoder=_lasting(encoder),
         encoder_sha256=embedder.sha256,
         num_points=num_points,
     )
     with VectorStore(target, about) as store:
-        result = _to_store(embedder.raw, reader, paths, store, batch_size, remove_missing)
+        wanted, unchanged = _wanted(reader, paths, store, replace)
+        result = Embedded(out=str(store.folder), unchanged=unchanged)
+        _to_store(embedder.raw, reader, wanted, store, batch_size, replace, result)
+        if remove_missing:
+            result.removed = _remove_missing(reader, paths, store)
+        result.refused, result.total = reader.refused, len(store)
+        if not result.total:
+            raise _none_read(reader, paths)
         _keep_index(store)
     return result
 
 
 @dataclass
 class _Reader:
-    """Names and clouds of files; what cannot be read is kept in `refused`."""
+    """Names and clouds of files; what cannot be read is kept in `refused`.
+
+    A file's points depend on its place in the folder, and not on the prefix of its name.
+    """
 
     root: Path
     num_points: int
     up: str
     seed: int
     strict: bool
+    prefix: str
     refused: dict[str, str] = field(default_factory=dict)
 
-    def name(self, path: Path) -> str:
+    @property
+    def source(self) -> str:
+        """The folder that names are relative to, wherever the command is given."""
+        return str((self.root if self.root.is_dir() else self.root.parent).resolve())
+
+    def place(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix() if path != self.root else path.name
+
+    def name(self, path: Path) -> str:
+        return f"{self.prefix}/{self.place(path)}" if self.prefix else self.place(path)
 
     def blocks(self, paths: list[Path]) -> Iterator[tuple[list[Path], np.ndarray]]:
         """Some of the files at a time with their clouds (B, N, 3)."""
@@ -142,7 +171,7 @@ class _Reader:
                 try:
                     clouds.append(
                         shape_points(
-                            path, self.name(path), self.num_points, self.up, self.seed, "embed"
+                            path, self.place(path), self.num_points, self.up, self.seed, "embed"
                         )
                     )
                     read.append(path)
@@ -158,31 +187,57 @@ class _Reader:
 Raw = Callable[[np.ndarray, int], np.ndarray]
 
 
+def _wanted(
+    reader: _Reader, paths: list[Path], store: VectorStore, replace: bool
+) -> tuple[dict[Path, str], int]:
+    """Files that are to be embedded -> their stamps, and how many others have not changed.
+
+    Raises:
+        StoreError: if a name is there from another folder and is not to be replaced.
+    """
+    there, sources = store.stamps(), store.sources()
+    wanted, names = {}, {}
+    for path in paths:
+        name, stamp = reader.name(path), f"{_state(path)} {reader.up} {reader.seed}"
+        # Those of earlier versions have no source; of the same date they are of the same file.
+        if there.get(name) != stamp or sources[name] not in ("", reader.source):
+            wanted[path] = stamp
+            names[name] = sources.get(name, reader.source)
+    if not replace:
+        store.refuse_others(names, reader.source)
+    return wanted, len(paths) - len(wanted)
+
+
 def _to_store(
     raw: Raw,
     reader: _Reader,
-    paths: list[Path],
+    wanted: dict[Path, str],
     store: VectorStore,
     batch_size: int,
-    remove_missing: bool,
-) -> Embedded:
-    there = store.stamps()
-    settings = f"{reader.up} {reader.seed}"
-    stamps = {path: f"{_state(path)} {settings}" for path in paths}
-    wanted = [path for path in paths if there.get(reader.name(path)) != stamps[path]]
-    result = Embedded(out=str(store.folder), unchanged=len(paths) - len(wanted))
-    for read, clouds in reader.blocks(wanted):
+    replace: bool,
+    result: Embedded,
+) -> None:
+    """Embed files and confirm some at a time, counted in the result."""
+    there = store.stamps().keys()
+    for read, clouds in reader.blocks(list(wanted)):
         names = [reader.name(path) for path in read]
-        vectors = raw(clouds, batch_size)
-        store.add(names, vectors, stamps=[stamps[path] for path in read], replace=True)
-        result.added += len(names)
-    if remove_missing:
-        known = {reader.name(path) for path in paths} - set(reader.refused)
-        result.removed = store.remove([name for name in there if name not in known])
-    result.refused, result.total = reader.refused, len(store)
-    if not result.total:
-        raise _none_read(reader, paths)
-    return result
+        store.add(
+            names,
+            raw(clouds, batch_size),
+            stamps=[wanted[path] for path in read],
+            source=reader.source,
+            replace="any" if replace else True,
+        )
+        result.replaced += sum(name in there for name in names)
+        result.added += sum(name not in there for name in names)
+
+
+def _remove_missing(reader: _Reader, paths: list[Path], store: VectorStore) -> int:
+    """Remove what came from this folder and is not in it any more; how many there were."""
+    known = {reader.name(path) for path in paths} - set(reader.refused)
+    start = f"{reader.prefix}/" if reader.prefix else ""
+    own = [name for name, source in store.sources().items() if source == reader.source]
+    return store.remove([name for name in own if name.startswith(start) and name not in known])
 
 
 def _to_file(
@@ -214,6 +269,12 @@ def _keep_index(store: VectorStore) -> None:
         store.build_index(lambda line: print(line, file=sys.stderr))
     except StoreError as error:
         print(f"warning: {error}", file=sys.stderr)
+
+
+def _lasting(encoder: str) -> str:
+    """An encoder's folder as an absolute path, so that `search` finds it from anywhere."""
+    path = Path(encoder).expanduser()
+    return str(path.absolute()) if path.exists() else encoder
 
 
 def _state(path: Path) -> str:

@@ -1,7 +1,8 @@
 """Stage 9, `pixcloud evaluate`: an encoder and data -> every protocol's rows, in one file.
 
 Before it: `pixcloud.evaluate.protocols`. Each protocol appends its rows when it is done, marked by
-a hash of all that they depend on, so that what was interrupted goes on where it stopped.
+a hash of all that they depend on, so that what was interrupted goes on where it stopped; within a
+protocol `pixcloud.evaluate.finished` keeps the fractions and trials that are done.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ WITHOUT_EFFECT = ("encoder", "out", "data", "cache", "threads")
 class EvaluationResult:
     """rows by protocol; skipped: protocol to the reason; comparison: of several encoders.
 
+    What is the same for all encoders, such as the hand-made descriptor, is there once.
     Printing it shows a table for each protocol, and the comparison.
     """
 
@@ -74,6 +76,7 @@ def evaluate_encoder(config: EvaluateConfig) -> EvaluationResult:
     Example:
         >>> evaluate_encoder(EvaluateConfig(encoder="runs/demo"))  # doctest: +SKIP
     """
+    from pixcloud.evaluate.results import read_rows
     from pixcloud.evaluate.side_by_side import side_by_side
 
     out, encoders = results_file(config.out, config.encoder), [config.encoder, *config.against]
@@ -81,6 +84,8 @@ def evaluate_encoder(config: EvaluateConfig) -> EvaluationResult:
         raise ConfigError(f"against: {twice[0]} is given twice; name other encoders")
     if config.table and not config.against:
         raise ConfigError("table: it compares encoders; name others by --against")
+    if out.is_file():
+        read_rows(out)  # a broken one is told before any work, and not as the fault of a protocol
     result, found = EvaluationResult(), {}
     for name in encoders:
         one = dataclasses.replace(config, encoder=name, out=str(out))
@@ -114,7 +119,9 @@ def _evaluate(
             if not has_labels and (protocol.needs == "labels" or not has_pairs):
                 raise ConfigError(f"{config.data.source} holds no labelled clouds")
             rows = _rows(protocol, name, config, fingerprint, out)
-            result.rows.setdefault(name, []).extend(rows)
+            shown = result.rows.setdefault(name, [])
+            known = {_measured(row) for row in shown}
+            shown.extend(row for row in rows if _measured(row) not in known)
             own += rows
         except (ConfigError, DataError, WeightsError) as error:
             if config.protocols and config.protocols != [ALL]:
@@ -124,10 +131,17 @@ def _evaluate(
     return own
 
 
+def _measured(row: ResultRow) -> tuple[Any, ...]:
+    """What was measured, and the number; equal for baselines that no encoder is part of."""
+    of = row.encoder, row.encoder_sha256, row.seed
+    return *of, row.protocol, row.dataset, row.split, row.metric, row.n, row.value
+
+
 def _rows(
     protocol: Protocol, name: str, config: EvaluateConfig, fingerprint: dict[str, str], out: Path
 ) -> list[ResultRow]:
     """The protocol's rows: those that are in the file, or new ones."""
+    from pixcloud.evaluate.finished import forget_finished, keeping_finished
     from pixcloud.evaluate.outcomes import keeping_outcomes
     from pixcloud.evaluate.results import noting, read_rows
 
@@ -141,8 +155,9 @@ def _rows(
 
     if found := there():
         _say(f"{name}: {len(found)} rows of the same weights, data and settings are in {out}")
+        forget_finished(out, request)  # of a call that was killed right after it wrote its rows
         return found
-    with noting(**{REQUEST: request}), keeping_outcomes():
+    with noting(**{REQUEST: request}), keeping_outcomes(), keeping_finished(out, request):
         protocol.run(settings)
     return there()
 

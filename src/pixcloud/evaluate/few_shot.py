@@ -29,6 +29,7 @@ from pixcloud.evaluate.few_shot_folds import (
     read_folds,
     store_folds,
 )
+from pixcloud.evaluate.finished import read_finished, write_finished
 from pixcloud.evaluate.metrics import accuracy, mean_interval, sign_flip_test
 from pixcloud.evaluate.outcomes import Outcomes
 from pixcloud.evaluate.probe import untrained
@@ -122,7 +123,8 @@ def run_few_shot(
         if protocol == CROSSPOINT:
             shares = _svm_accuracies(each, name, train, folds, settings, say)
         else:
-            shares = _fine_tuned_accuracies(each, name, train, test, folds, config, say)
+            whose = "encoder" if name == encoder_name else "from scratch"
+            shares = _fine_tuned_accuracies(each, name, whose, train, test, folds, config, say)
         result.accuracies[name] = shares
         details = _details(each, config, folds, stored, shares, source)
         seconds = time.perf_counter() - started
@@ -190,6 +192,7 @@ def _svm_accuracies(
 def _fine_tuned_accuracies(
     encoder: PointEncoder,
     name: str,
+    whose: str,
     train: LabelledClouds,
     test: LabelledClouds,
     folds: Folds,
@@ -197,15 +200,20 @@ def _fine_tuned_accuracies(
     say: Say,
 ) -> np.ndarray:
     """Accuracy of each trial by a classifier trained on its support, at the end of the budget."""
-    shares = []
+    shares: list[float] = []
     for number, trial in enumerate(folds.trials):
-        title = f"{name}, trial {number + 1} of {len(folds.trials)}"
+        of_this = f"trial {number + 1} of {len(folds.trials)}"
+        title, part = f"{name}, {of_this}", f"{whose}, {of_this}"
+        if done := read_finished(part, say):
+            shares.append(float(done["share"]))
+            continue
         model = _train_trial(encoder, train, trial, number, config, title)
         query = np.array(trial.query)
         probabilities = model.probabilities(test.points[query])[0]
         predicted = np.array(trial.classes)[probabilities.argmax(axis=1)]
         shares.append(accuracy(predicted, test.labels[query]))
         say(f"{title}: {100 * shares[-1]:.1f} %")
+        write_finished(part, {"share": shares[-1]})
     return np.array(shares)
 
 

@@ -8,6 +8,7 @@ by the classifier that was chosen.
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from pixcloud.evaluate.classifier import (
     save_classifier,
 )
 from pixcloud.evaluate.features import first_points, require_points
+from pixcloud.evaluate.finished import read_finished, write_finished
 from pixcloud.evaluate.folds import held_out
 from pixcloud.evaluate.label_subset import labelled_subset
 from pixcloud.evaluate.metrics import (
@@ -62,12 +64,35 @@ class FinetuneResult(ProbeResult):
 
 @dataclass(kw_only=True, frozen=True)
 class _Tested:
-    """passes (V, T, K): probabilities of each; record of the fit; seconds that all took."""
+    """passes (V, T, K): probabilities of each; record of the fit; seconds that all took.
+
+    model: the classifier; None where the rest was kept by a call that did not end.
+    """
 
     passes: np.ndarray
     record: FitRecord
     seconds: float
-    model: PointClassifier
+    model_sha256: str
+    model: PointClassifier | None = None
+
+    def kept(self) -> dict[str, Any]:
+        """All but the classifier, whose weights are no part of the results."""
+        record = json.dumps(dataclasses.asdict(self.record))
+        keys = ("passes", "seconds", "model_sha256")
+        return {key: getattr(self, key) for key in keys} | {"record": record}
+
+    @classmethod
+    def of(cls, kept: dict[str, Any]) -> _Tested:
+        """What `kept` gave."""
+        record = json.loads(str(kept["record"]))
+        for key in ("score", "losses"):
+            record[key] = None if record[key] is None else tuple(record[key])
+        return cls(
+            passes=kept["passes"],
+            record=FitRecord(**record),
+            seconds=float(kept["seconds"]),
+            model_sha256=str(kept["model_sha256"]),
+        )
 
 
 def run_finetune(
@@ -115,21 +140,43 @@ def run_finetune(
         for name, each in contenders.items():
             # From scratch means all weights, also beside a frozen encoder.
             frozen = settings.freeze and name == encoder_name
-            by_name[name] = _fit_and_test(each, name, kept, train, test, config, frozen, say)
-            result.classifiers[name, fraction] = by_name[name].model
+            part = f"{'encoder' if name == encoder_name else 'scratch'}, {fraction} of labels"
+            if done := read_finished(part, say):
+                tested = _Tested.of(done)
+            else:
+                tested = _fit_and_test(each, name, kept, train, test, config, frozen, say)
+                write_finished(part, tested.kept())
+            by_name[name] = tested
+            if tested.model is not None:
+                result.classifiers[name, fraction] = tested.model
             protocol = protocol_name(settings, fraction, frozen)
-            details = _details(each, kept, train, config, by_name[name], fraction, source)
-            _add_rows(result, name, each, protocol, by_name[name], test, details, settings)
+            details = _details(each, kept, train, config, tested, fraction, source)
+            _add_rows(result, name, each, protocol, tested, test, details, settings)
         if len(by_name) > 1:
             _compare(result, fraction, encoder_name, by_name, test.labels, say)
     if config.save:
-        origin = {"encoder": encoder_name, "encoder_sha256": weights_sha256(encoder)}
         model = result.classifiers[encoder_name, settings.fractions[0]]
-        save_classifier(config.save, model, origin | {"trained_on": f"{train.name} {train.split}"})
-        say(f"classifier saved in {config.save}")
+        _save(config.save, model, encoder_name, encoder, train, say)
     if out is not None:
         _write(result, test, encoder, settings, out, say)
     return result
+
+
+def _save(
+    folder: str,
+    model: PointClassifier,
+    encoder_name: str,
+    encoder: PointEncoder,
+    train: LabelledClouds,
+    say: Say,
+) -> None:
+    origin = {
+        "encoder": encoder_name,
+        "encoder_sha256": weights_sha256(encoder),
+        "trained_on": f"{train.name} {train.split}",
+    }
+    save_classifier(folder, model, origin)
+    say(f"classifier saved in {folder}")
 
 
 def protocol_name(settings: FinetuneSettings, fraction: float, frozen: bool) -> str:
@@ -207,7 +254,8 @@ def _fit_and_test(
         seed=settings.seed,
     )
     passes = model.probabilities(test.points, voting=voting)
-    return _Tested(passes=passes, record=record, seconds=time.perf_counter() - started, model=model)
+    seconds, sha256 = time.perf_counter() - started, weights_sha256(model)
+    return _Tested(passes=passes, record=record, seconds=seconds, model_sha256=sha256, model=model)
 
 
 def _details(
@@ -232,7 +280,7 @@ def _details(
         "epoch": record.epoch,
         "epochs_run": record.epochs,
         "validation_accuracy": record.score[0] if record.score else None,
-        "model_sha256": weights_sha256(tested.model),
+        "model_sha256": tested.model_sha256,
         "finetune": dataclasses.asdict(settings) | {"fractions": list(settings.fractions)},
         "fit": dataclasses.asdict(config.fit),
         "optim": dataclasses.asdict(config.optim),
@@ -278,7 +326,7 @@ def _add_rows(
                 encoder_sha256=weights_sha256(encoder),
                 settings=dict(details),
                 seconds=round(tested.seconds, 3),
-                outcomes=Outcomes(correct, units_of(test)) if interval else None,
+                outcomes=Outcomes(correct, units_of(test), True) if interval else None,
             )
             for metric, (value, interval) in metrics.items()
         ]

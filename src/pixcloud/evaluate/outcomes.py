@@ -31,11 +31,13 @@ _KEEPING: ContextVar[bool] = ContextVar("outcomes are kept", default=False)
 class Outcomes:
     """scores (U,) of the units that count as independent; units: what they are, to the letter.
 
-    Two evaluations with equal `units` are of the same samples in the same order.
+    Two evaluations with equal `units` are of the same samples in the same order. right_or_wrong:
+    whether the metric knows nothing else of a unit; shares may be 0 and 1 by chance.
     """
 
     scores: np.ndarray
     units: str
+    right_or_wrong: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,10 @@ def keep_outcomes(folder: Path, outcomes: Outcomes | None) -> dict[str, str]:
         return {}
     stream = io.BytesIO()
     np.savez_compressed(
-        stream, scores=np.asarray(outcomes.scores, np.float64), units=np.array(outcomes.units)
+        stream,
+        scores=np.asarray(outcomes.scores, np.float64),
+        units=np.array(outcomes.units),
+        right_or_wrong=np.array(outcomes.right_or_wrong),
     )
     name = f"{FOLDER}/{hashlib.sha256(_content(outcomes)).hexdigest()[:16]}.npz"
     try:
@@ -90,7 +95,8 @@ def read_outcomes(path: Path) -> Outcomes | None:
     """What `keep_outcomes` wrote; None where it is gone or damaged."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return Outcomes(stored["scores"], str(stored["units"]))
+            kind = bool(stored["right_or_wrong"])
+            return Outcomes(stored["scores"], str(stored["units"]), kind)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
@@ -98,11 +104,12 @@ def read_outcomes(path: Path) -> Outcomes | None:
 def compare_outcomes(first: Outcomes, second: Outcomes) -> Paired | None:
     """The paired test of two contenders on the same units; None where they are not the same.
 
-    Of right and wrong, McNemar's exact test; of at most 16 units, all choices of the signs of their
-    differences; of more, Student's paired test. The interval of the mean difference is Student's.
+    Of metrics of right and wrong, McNemar's exact test; of shares of at most 16 units, all choices
+    of the signs of their differences; of more, Student's paired test. The interval of the mean
+    difference is Student's.
 
     Example:
-        >>> right, wrong = Outcomes(np.ones(6), "clouds"), Outcomes(np.zeros(6), "clouds")
+        >>> right, wrong = (Outcomes(np.full(6, each), "clouds", True) for each in (1.0, 0.0))
         >>> compare_outcomes(right, wrong)
         Paired(gain=1.0, ci95=(1.0, 1.0), p=0.03125, test='McNemar exact')
         >>> compare_outcomes(right, Outcomes(np.zeros(6), "other clouds")) is None
@@ -113,7 +120,7 @@ def compare_outcomes(first: Outcomes, second: Outcomes) -> Paired | None:
         return None
     gain = float(np.mean(a - b))
     spread, interval = mean_interval((a - b).tolist())
-    if np.isin(np.concatenate([a, b]), (0, 1)).all():
+    if first.right_or_wrong and second.right_or_wrong:
         p = mcnemar_exact(a.astype(int), b.astype(int), np.ones(len(a), int))
         return Paired(gain, interval, p, "McNemar exact")
     if len(a) <= 16:
@@ -130,4 +137,5 @@ def _paired_t(mean: float, spread: float, n: int) -> float:
 
 
 def _content(outcomes: Outcomes) -> bytes:
-    return outcomes.units.encode() + np.asarray(outcomes.scores, np.float64).tobytes()
+    kind = f"{outcomes.units} {outcomes.right_or_wrong} "
+    return kind.encode() + np.asarray(outcomes.scores, np.float64).tobytes()

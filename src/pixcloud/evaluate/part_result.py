@@ -1,10 +1,11 @@
-"""Stage 9, what part segmentation returns: rows, scores of each shape, a table per category.
+"""Stage 9, what part segmentation returns: rows, scores of each shape, tables of each rule.
 
 Before it: `pixcloud.evaluate.part_metrics`. `pixcloud.evaluate.segment` fills it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ RULES = ("parts of the category", "any part")
 class SegmentResult:
     """rows of results; scores: (encoder, fraction, rule) -> `PartScores`; segmenters likewise.
 
-    Printed, it is the table of rows and one of the categories, by the first rule.
+    Printed, it is the tables of `segment_tables`.
     """
 
     rows: list[ResultRow]
@@ -34,26 +35,36 @@ class SegmentResult:
     segmenters: dict[tuple[str, float], PointSegmenter] = field(default_factory=dict)
 
     def __rich__(self) -> Group:
-        from rich.console import Group
+        return segment_tables(self.rows)
 
-        return Group(format_table(self.rows, title="Part segmentation"), self.by_category())
 
-    def by_category(self) -> Table:
-        """Mean IoU of each category, a column for each encoder and fraction."""
-        from rich.table import Table
+def segment_tables(rows: Sequence[ResultRow], title: str = "Part segmentation") -> Group:
+    """Of each rule a table of its rows and one of the categories; no table has numbers of both."""
+    from rich.console import Group
 
-        own = [row for row in self.rows if row.metric == "instance_mIoU"]
-        own = [row for row in own if row.settings["rule"] == RULES[0]]
-        title = f"mIoU by category, {RULES[0]}"
-        if own and all(row.dataset.startswith(SYNTHETIC) for row in own):
-            title += " (synthetic data)"
-        table = Table(title=title)
-        table.add_column("category")
-        table.add_column("shapes", justify="right")
-        for row in own:
-            name = f"{row.encoder}, {100 * row.settings['fraction']:g} %"
-            table.add_column(name, justify="right")
-        for name, first in own[0].settings["categories"].items() if own else ():
-            values = [f"{100 * row.settings['categories'][name]['miou']:.1f}" for row in own]
-            table.add_row(name, f"{first['n']:,}", *values)
-        return table
+    tables = []
+    for rule in RULES:
+        own = [row for row in rows if row.settings["rule"] == rule]
+        if own:
+            tables += [format_table(own, title=f"{title}, {rule}"), by_category(own, rule)]
+    return Group(*tables)
+
+
+def by_category(rows: Sequence[ResultRow], rule: str = RULES[0]) -> Table:
+    """Mean IoU of each category by one rule, a column for each encoder and fraction."""
+    from rich.table import Table
+
+    own = [row for row in rows if row.metric == "instance_mIoU" and row.settings["rule"] == rule]
+    title = f"mIoU by category, {rule}"
+    if own and all(row.dataset.startswith(SYNTHETIC) for row in own):
+        title += " (synthetic data)"
+    table = Table(title=title)
+    table.add_column("category")
+    table.add_column("shapes", justify="right")
+    for row in own:
+        name = f"{row.encoder}, {100 * row.settings['fraction']:g} %"
+        table.add_column(name, justify="right")
+    for name, first in own[0].settings["categories"].items() if own else ():
+        values = [f"{100 * row.settings['categories'][name]['miou']:.1f}" for row in own]
+        table.add_row(name, f"{first['n']:,}", *values)
+    return table

@@ -321,7 +321,7 @@ def _rows(
             encoder_sha256=sha256,
             settings=details,
             seconds=round(seconds, 3),
-            outcomes=Outcomes(correct, units_of(test)) if interval else None,
+            outcomes=Outcomes(correct, units_of(test), True) if interval else None,
         )
         for metric, (value, interval) in measured.items()
     ]

@@ -24,7 +24,7 @@ from pixcloud.evaluate.training_command import fewshot, finetune, segment
 from pixcloud.evaluate.training_settings import FewShotConfig, FinetuneConfig
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
 
 def _probe_config(config: EvaluateConfig) -> ProbeConfig:
@@ -79,14 +79,20 @@ def _segment_config(config: EvaluateConfig) -> SegmentConfig:
     )
 
 
-def _accuracies(rows: Sequence[ResultRow], title: str) -> Table:
+def _accuracies(rows: Sequence[ResultRow], title: str) -> RenderableType:
     return format_table(rows, title=title)
 
 
-def _retrieved(rows: Sequence[ResultRow], title: str) -> Table:
+def _retrieved(rows: Sequence[ResultRow], title: str) -> RenderableType:
     from pixcloud.evaluate.retrieval import retrieval_table
 
     return retrieval_table(rows, title)
+
+
+def _segmented(rows: Sequence[ResultRow], title: str) -> RenderableType:
+    from pixcloud.evaluate.part_result import segment_tables
+
+    return segment_tables(rows, title)
 
 
 @dataclass(frozen=True)
@@ -94,15 +100,15 @@ class Protocol:
     """One protocol.
 
     title: of its table; needs: "labels", or "any" of pairs and labels; settings: makes its
-    command's config; run: the command; table: shows its rows; by_default: whether it runs unless
-    others are named.
+    command's config; run: the command; table: shows its rows, in one table or more; by_default:
+    whether it runs unless others are named.
     """
 
     title: str
     needs: Literal["labels", "any"]
     settings: Callable[[EvaluateConfig], Any]
     run: Callable[[Any], Any]
-    table: Callable[[Sequence[ResultRow], str], Table] = _accuracies
+    table: Callable[[Sequence[ResultRow], str], RenderableType] = _accuracies
     by_default: bool = True
 
 
@@ -114,7 +120,9 @@ PROTOCOLS: dict[str, Protocol] = {
     ),
     "retrieve": Protocol("Retrieval", "any", _retrieve_config, retrieve, _retrieved),
     "finetune": Protocol("Fine-tuning", "labels", _finetune_config, finetune, by_default=False),
-    "segment": Protocol("Part segmentation", "labels", _segment_config, segment, by_default=False),
+    "segment": Protocol(
+        "Part segmentation", "labels", _segment_config, segment, _segmented, by_default=False
+    ),
 }
 
 ALL = "all"

@@ -5,11 +5,14 @@ Before it: the protocols, such as `pixcloud.evaluate.probe`. After it: `pixcloud
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
+import functools
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -101,8 +104,8 @@ _KEYS = tuple(f.name for f in dataclasses.fields(ResultRow) if f.name not in ("e
 def append_rows(path: Path, rows: Sequence[ResultRow]) -> None:
     """Append rows to a results file, all of them or none, also while others append to it.
 
-    One write to a file opened for appending, then synced. Where a crash left a line without its
-    end, the rows begin on a new line.
+    One write to a file opened for appending, then synced. A last line that a kill cut off is
+    removed, with a word to the reader: in the middle of a file it would be a broken line.
 
     Raises:
         ValueError: if a number in a row is not finite; JSON has no such numbers.
@@ -126,9 +129,15 @@ def _append(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
+        alone = _lock(handle)
         size = os.fstat(handle).st_size
-        if size and _last_byte(handle, size) != b"\n":
-            text = "\n" + text
+        if tail := _last_line(handle, size):
+            if alone and _is_cut(tail):
+                size -= len(tail)
+                os.ftruncate(handle, size)
+                print(f"{path}: a last line that was cut off is removed", file=sys.stderr)
+            else:
+                text = "\n" + text
         content = text.encode()
         written = os.write(handle, content)
         if written != len(content):  # a full disk: nothing half-written stays
@@ -139,23 +148,65 @@ def _append(path: Path, text: str) -> None:
         os.close(handle)
 
 
+def _lock(handle: int) -> bool:
+    """Wait until no other process of ours appends; False where a system has no such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return False
+    with contextlib.suppress(OSError):  # some network file systems have none
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        return True
+    return False
+
+
+def _last_line(handle: int, size: int) -> bytes:
+    """What follows the last end of a line: nothing, unless a kill cut a line off."""
+    tail, start = b"", size
+    while start > 0 and b"\n" not in tail:
+        start = max(0, start - 4096)
+        os.lseek(handle, start, os.SEEK_SET)  # appending ignores this place
+        tail = os.read(handle, size - start)
+    return tail.rpartition(b"\n")[2]
+
+
+def _is_cut(line: bytes) -> bool:
+    """Whether a line without an end is the beginning of a row."""
+    if not line.startswith(b"{"):
+        return False
+    try:
+        json.loads(line)
+    except ValueError:  # of UTF-8 too
+        return True
+    return False
+
+
 def read_rows(path: Path) -> list[ResultRow]:
     """All rows of a results file, in order.
+
+    A last line that a kill cut off is left out, with a word to the reader.
 
     Raises:
         FileFormatError: if the file is missing, or naming the first line that is no row.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_bytes().split(b"\n")
     except FileNotFoundError as error:
         raise FileFormatError(f"{path}: missing; an evaluation writes it") from error
-    except UnicodeDecodeError as error:
-        raise FileFormatError(f"{path}: not text in UTF-8 ({error})") from error
+    if _is_cut(lines[-1]):
+        _say_once(f"{path}, line {len(lines)}: cut off, perhaps by a kill; it is left out")
+        lines.pop()
     return [
         _from_line(line, f"{path}, line {number}")
         for number, line in enumerate(lines, start=1)
         if line.strip()
     ]
+
+
+@functools.cache
+def _say_once(words: str) -> None:
+    """A file is read many times in one evaluation."""
+    print(words, file=sys.stderr)
 
 
 def format_table(rows: Sequence[ResultRow], title: str = "Results") -> Table:
@@ -191,19 +242,16 @@ def format_table(rows: Sequence[ResultRow], title: str = "Results") -> Table:
     return table
 
 
-def _last_byte(handle: int, size: int) -> bytes:
-    os.lseek(handle, size - 1, os.SEEK_SET)  # appending ignores this place
-    return os.read(handle, 1)
-
-
 def _to_line(row: ResultRow, more: dict[str, str]) -> str:
     values = {key: getattr(row, key) for key in _KEYS} | row.extra | more | (_NOTES.get() or {})
     return json.dumps(values, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def _from_line(line: str, place: str) -> ResultRow:
+def _from_line(line: bytes, place: str) -> ResultRow:
     try:
-        values = json.loads(line)
+        values = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        raise FileFormatError(f"{place}: not text in UTF-8 ({error})") from error
     except json.JSONDecodeError as error:
         raise FileFormatError(
             f"{place}: broken, perhaps cut off ({error.msg}, column {error.colno}); remove the line"

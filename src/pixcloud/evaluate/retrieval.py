@@ -237,26 +237,32 @@ class _Common:
 
 
 def _rows(direction: str, found: Ranks, shapes: np.ndarray, common: _Common) -> list[ResultRow]:
-    """Recall at 1, 5, 10 and mAP of one direction."""
+    """Recall at 1, 5, 10 and mAP of one direction, each the mean over shapes.
+
+    Pictures of one shape are found together, so each shape counts once, however many it has: in
+    the value, in its interval and in paired tests. Chance needs no such mean: it is the same for
+    all pictures of a shape.
+    """
     asked = found.scored
-    groups, seconds = shapes[asked], time.perf_counter() - common.started
-    _, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    count = len(sizes)
+    seconds = time.perf_counter() - common.started
+    _, place, sizes = np.unique(shapes[asked], return_inverse=True, return_counts=True)
+    count, single = len(sizes), bool((sizes == 1).all())
     rows = []
     for k in (*KS, 0):
         values = found.recall(k)[asked] if k else found.precision[asked]
-        value = float(values.mean())
-        # Pictures of one shape are found together: as many shapes as there are count as the sample.
+        of_shapes = np.bincount(place, weights=values) / sizes
+        value = float(of_shapes.mean())
         # Wilson's interval of shares is not empty where all or none are found.
         interval = (
             wilson_interval(value * count, count)
             if k
-            else bootstrap_interval(values, groups, seed=common.settings.seed)
+            else bootstrap_interval(of_shapes, np.arange(count), seed=common.settings.seed)
         )
         details = {
             **common.details,
             "chance": chance_of(found, k),
             "gallery": int(found.size[0]),
+            "mean": "over shapes",
             "ties": "count against",
             "interval": "Wilson, shapes counted" if k else "bootstrap of shapes",
             "architecture": getattr(common.encoder, "spec", None),
@@ -275,7 +281,7 @@ def _rows(direction: str, found: Ranks, shapes: np.ndarray, common: _Common) -> 
                 encoder_sha256=weights_sha256(common.encoder),
                 settings=details,
                 seconds=round(seconds, 3),
-                outcomes=Outcomes(np.bincount(place, weights=values) / sizes, common.units),
+                outcomes=Outcomes(of_shapes, common.units, single and k > 0),
             )
         )
     return rows

@@ -14,7 +14,7 @@ import numpy as np
 
 from pixcloud.data.files import PICTURE_SUFFIXES
 from pixcloud.data.shapes import list_shapes, shape_points
-from pixcloud.errors import ConfigError, DataError, StoreError
+from pixcloud.errors import ConfigError, DataError, StoreError, WeightsError
 from pixcloud.store import About, VectorStore
 
 if TYPE_CHECKING:
@@ -105,9 +105,7 @@ def search(
                 "make one with pixcloud embed RUN SHAPES --kind shared"
             )
         paths = [asking] if picture else list_shapes(asking)
-        from pixcloud.evaluate.embedder import load_embedder  # torch, once there is work for it
-
-        embedder = load_embedder(encoder or about.encoder, about.kind, about.num_points)
+        embedder = _embedder(store, encoder)
         if embedder.sha256 != about.encoder_sha256:
             raise StoreError(
                 f"{store.folder}: was made with other weights than {encoder or about.encoder} has "
@@ -125,6 +123,22 @@ def search(
 
         write_text(Path(out).expanduser(), result.as_json() + "\n")
     return result
+
+
+def _embedder(store: VectorStore, encoder: str) -> Any:
+    """The encoder that is named, or the one that the store was made with."""
+    from pixcloud.evaluate.embedder import load_embedder  # torch, once there is work for it
+
+    about = store.about
+    try:
+        return load_embedder(encoder or about.encoder, about.kind, about.num_points)
+    except WeightsError as error:
+        if encoder:
+            raise
+        raise WeightsError(
+            f"{store.folder}: was made with the encoder {about.encoder}, which is not to be had "
+            f"({error}); say by --encoder where it is now"
+        ) from error
 
 
 def _name(path: Path, root: Path) -> str:

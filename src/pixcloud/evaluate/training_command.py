@@ -90,7 +90,7 @@ def segment(config: SegmentConfig) -> SegmentResult:
 
     Returns:
         The rows, which are appended to the results file too; printing it shows a table of them and
-        one of the categories.
+        one of the categories for each rule.
 
     Raises:
         PixCloudError: for an encoder, data or settings that the user can mend.

@@ -29,16 +29,25 @@ def nearest(
     >>> nearest(np.float32([1, 0]), np.eye(2, dtype=np.float32), np.array([5, 6]), 1)
     (array([5]), array([1.], dtype=float32))
     """
+    chosen = promising(query, vectors, k)
+    return ranked(query, vectors[chosen], numbers[chosen], k)
+
+
+def promising(query: np.ndarray, vectors: np.ndarray, k: int) -> np.ndarray:
+    """Places (C,), ascending, of the vectors among which the best k are, by one product.
+
+    >>> promising(np.float32([1, 0]), np.eye(2, dtype=np.float32), 1)
+    array([0, 1])
+    """
     wanted = k + _SPARE
-    if len(vectors) > wanted:
-        scores = vectors @ query
-        least = np.partition(scores, len(scores) - wanted)[len(scores) - wanted]
-        # Those at the bound may be many, such as copies of one vector: the lower numbers are taken.
-        beyond = np.flatnonzero(scores > least)
-        at = np.flatnonzero(scores == least)[: wanted - len(beyond)]
-        chosen = np.sort(np.concatenate([beyond, at]))
-        vectors, numbers = vectors[chosen], numbers[chosen]
-    return ranked(query, vectors, numbers, k)
+    if len(vectors) <= wanted:
+        return np.arange(len(vectors))
+    scores = vectors @ query
+    least = np.partition(scores, len(scores) - wanted)[len(scores) - wanted]
+    # Those at the bound may be many, such as copies of one vector: the lower numbers are taken.
+    beyond = np.flatnonzero(scores > least)
+    at = np.flatnonzero(scores == least)[: wanted - len(beyond)]
+    return np.sort(np.concatenate([beyond, at]))
 
 
 def ranked(

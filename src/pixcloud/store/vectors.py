@@ -4,54 +4,35 @@ A folder with `vectors.sqlite`, which is the truth: a transaction per batch, so 
 confirmed outlives any crash and nothing else is seen. Beyond `EXACT_UP_TO` vectors an index
 (`pixcloud.store.approximate`) stands beside it, which can be made anew from it at any time. Numbers
 of rows are never used twice, so an index stays true while rows come and go: it may name rows that
-are gone, and rows that came after it are compared one by one.
+are gone, and rows that came after it are compared one by one (`pixcloud.store.late`), until there
+are so many that adding puts them into the index.
 """
 
 from __future__ import annotations
 
-import json
-import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from pixcloud.errors import StoreError, some
 from pixcloud.store.approximate import ApproximateIndex
+from pixcloud.store.database import FILE, About, Database
 from pixcloud.store.exact import nearest, ranked
+from pixcloud.store.late import LateRows
 
-FILE = "vectors.sqlite"
-FORMAT = "pixcloud vectors 1"
+__all__ = ["FILE", "About", "Found", "VectorStore", "unit_vectors"]
+
 EXACT_UP_TO = 100_000
+# Rows that came after the index are compared one by one up to so many, and up to this share of it.
+LATE, LATE_SHARE = 8192, 0.02
 # An index is made anew when more than this share of the rows came after it.
 STALE = 0.2
 _BLOCK = 65_536  # vectors read at a time
 _MOST_BY_INDEX = 1000  # more are asked of all: SQLite takes 32,766 numbers of rows in a question
-_TABLES = """
-CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE items (
-    n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, vector BLOB NOT NULL,
-    stamp TEXT NOT NULL
-);
-"""
-
-
-@dataclass(kw_only=True, frozen=True)
-class About:
-    """What the vectors of a store are, so that others are refused.
-
-    dim: D; kind: "pooled" (an encoder's features) or "shared" (projections that pictures have too);
-    encoder: for the reader; encoder_sha256: of its weights; num_points: of each cloud.
-    """
-
-    dim: int
-    kind: str = "pooled"
-    encoder: str = ""
-    encoder_sha256: str = ""
-    num_points: int = 1024
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -83,25 +64,12 @@ class VectorStore:
 
     def __init__(self, folder: str | Path, about: About | None = None) -> None:
         self.folder = Path(folder).expanduser().absolute()
-        self.path = self.folder / FILE
-        new = not self.path.is_file()
-        if new and about is None:
-            raise StoreError(f"{self.folder}: no index there; pixcloud embed --out makes one")
-        if new and self.folder.exists() and (not self.folder.is_dir() or any(self._others())):
-            raise StoreError(f"{self.folder}: holds something else; give a new folder")
-        with self._told():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._base = sqlite3.connect(self.path, timeout=30, isolation_level=None)
-            # What is confirmed is on the disk, also after a power cut.
-            self._base.execute("PRAGMA synchronous = EXTRA")
-            if about is not None:  # a kill may have left the file of a store without its tables
-                self._create(about)
-            self.about = self._read_about()
-        if about is not None:
-            self._compare(about)
+        self._file = Database(self.folder, about)
+        self._base, self.path, self.about = self._file.base, self._file.path, self._file.about
         self._rows: tuple[np.ndarray, np.ndarray] | None = None
-        self._version = (0, 0, 0)
-        self._index = ApproximateIndex(self.folder)
+        self._version = (0, 0)
+        self._index, self._late = ApproximateIndex(self.folder), LateRows(self.about.dim)
+        self._tried = 0  # the highest number when late rows were to be put into the index
 
     def close(self) -> None:
         """Let go of the file; the store cannot be used any more."""
@@ -114,13 +82,19 @@ class VectorStore:
         self.close()
 
     def __len__(self) -> int:
-        with self._told():
+        with self._file.told():
             return self._count()
 
     def stamps(self) -> dict[str, str]:
         """Name -> the stamp that it was added with, in the order of adding."""
-        with self._told():
+        with self._file.told():
             return dict(self._base.execute("SELECT id, stamp FROM items ORDER BY n"))
+
+    def sources(self) -> dict[str, str]:
+        """Name -> where its vector came from; "" where nothing was said."""
+        with self._file.told():
+            column = "source" if self._file.keeps_sources() else "''"
+            return dict(self._base.execute(f"SELECT id, {column} FROM items ORDER BY n"))
 
     def add(
         self,
@@ -128,15 +102,21 @@ class VectorStore:
         vectors: np.ndarray,
         *,
         stamps: Sequence[str] | None = None,
-        replace: bool = False,
+        source: str = "",
+        replace: bool | Literal["any"] = False,
     ) -> None:
         """Add vectors, all or none; when it returns they are on the disk.
+
+        Where an index lies in the folder and more than 8,192 rows came after it, and more than 2 %
+        of it, they are put into it afterwards: some 50 microseconds for each row that was added.
 
         Args:
             names: (S,), each once.
             vectors: (S, D), of any length but 0.
             stamps: (S,) what tells whether an item has changed, such as a size and a date.
-            replace: those with names that are there already take their place.
+            source: where they come from, such as a folder.
+            replace: those with names that are there already from the same source take their place;
+                "any": from whatever source.
 
         Raises:
             StoreError: for another D, vectors that are 0 or not finite, a name twice, or one that
@@ -154,17 +134,43 @@ class VectorStore:
                 f"{len(names)} names, {len(unit)} vectors, {len(stamps)} stamps: give one of each"
             )
         rows = [
-            (name, vector.tobytes(), stamp)
+            (name, vector.tobytes(), stamp, source)
             for name, vector, stamp in zip(names, unit, stamps, strict=True)
         ]
-        with self._told(), self._transaction() as base:
-            there = [name for name in names if self._has(name)]
+        with self._file.told(), self._file.transaction() as base:
+            self._file.keeps_sources(add=True)
+            there = self._there(names)
             if there and not replace:
                 raise StoreError(
                     f"names that are there already: {some(there)}; replace them, or give others"
                 )
+            if replace != "any":
+                self.refuse_others(there, source)
             base.executemany("DELETE FROM items WHERE id = ?", [(name,) for name in there])
-            base.executemany("INSERT INTO items (id, vector, stamp) VALUES (?, ?, ?)", rows)
+            base.executemany(
+                "INSERT INTO items (id, vector, stamp, source) VALUES (?, ?, ?, ?)", rows
+            )
+        self._extend_index()
+
+    def refuse_others(self, there: Mapping[str, str], source: str) -> None:
+        """Check that names which are there are from one source.
+
+        Args:
+            there: name -> its source.
+            source: that their vectors are to be replaced from.
+
+        Raises:
+            StoreError: naming the first few that are from elsewhere.
+        """
+        others = [name for name, own in there.items() if own != source]
+        if others:
+            unknown = "an unknown place"
+            raise StoreError(
+                f"{self.folder}: holds vectors of these names from another source: {some(others)}; "
+                f"{others[0]} is from {there[others[0]] or unknown}, and not from "
+                f"{source or unknown}; keep both by --prefix NAME, or put the new ones in their "
+                'place by --replace true (in Python replace="any")'
+            )
 
     def remove(self, names: Sequence[str]) -> int:
         """Remove vectors by name, all or none; returns how many of the names were there.
@@ -172,7 +178,7 @@ class VectorStore:
         Raises:
             StoreError: if the disk is full or another process keeps writing.
         """
-        with self._told(), self._transaction() as base:
+        with self._file.told(), self._file.transaction() as base:
             before = base.total_changes
             base.executemany("DELETE FROM items WHERE id = ?", [(name,) for name in names])
             return base.total_changes - before
@@ -191,7 +197,7 @@ class VectorStore:
         if k < 1:
             raise StoreError(f"k is {k}: expected at least 1")
         unit = unit_vectors(queries, self.about.dim, [f"query {i}" for i in range(len(queries))])
-        with self._told(), self._snapshot():
+        with self._file.told(), self._file.snapshot():
             if exact or k > _MOST_BY_INDEX or not (self._index.load() and self._index.useful):
                 found = [self._compare_all(query, k) for query in unit]
             else:
@@ -201,7 +207,7 @@ class VectorStore:
 
     def needs_index(self) -> bool:
         """Whether there are so many vectors that an index would pay, and it is missing or old."""
-        with self._told():
+        with self._file.told():
             count = self._count()
             if count <= EXACT_UP_TO:
                 return False
@@ -209,7 +215,8 @@ class VectorStore:
                 return True
             after = self._after(self._index.last)
             gone = self._index.size - (count - after)
-            return after > STALE * count or gone > STALE * self._index.size
+            new = self._index.size - self._index.made + after
+            return new > STALE * count or gone > STALE * self._index.size
 
     def build_index(self, say: Callable[[str], None] = print) -> None:
         """Make the index of all vectors anew; searches by others go on with the old one.
@@ -217,13 +224,13 @@ class VectorStore:
         Raises:
             StoreError: if FAISS is not installed, or the disk is full.
         """
-        with self._told():
+        with self._file.told():
             numbers, vectors = self._all_rows()
             self._index.build(numbers, vectors, say)
 
     def vectors(self) -> tuple[list[str], np.ndarray]:
         """All names (S,) and unit vectors (S, D) float32, in the order of adding."""
-        with self._told():
+        with self._file.told():
             numbers, vectors = self._all_rows()
             return self._names(numbers), vectors
 
@@ -236,44 +243,81 @@ class VectorStore:
 
         Where so many were removed that fewer than k are left of them, all are compared.
         """
-        candidates = self._index.candidates(query, k)
-        marks = ",".join("?" * len(candidates))
-        rows = self._base.execute(
-            f"SELECT n, vector FROM items WHERE n IN ({marks}) AND n <= ?",
-            [*candidates.tolist(), self._index.last],
-        ).fetchall()
-        numbers = np.array([n for n, _ in rows], np.int64)
-        vectors = self._matrix([blob for _, blob in rows])
-        if self._after(self._index.last):
-            later, added = self._all_rows(after=self._index.last)
-            numbers, vectors = np.concatenate([numbers, later]), np.concatenate([vectors, added])
+        self._read_late()
+        late = self._late.candidates(query, k)
+        numbers, vectors = self._rows_of(np.concatenate([self._index.candidates(query, k), late]))
+        if not np.isin(late, numbers).all():
+            self._forget_removed()
+            return self._search_index(query, k)
         if len(numbers) < k and len(numbers) < self._count():  # counting a million takes 10 ms
             return self._compare_all(query, k)
         return ranked(query, vectors, numbers, k)
 
+    def _rows_of(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Those of some rows that are there: numbers (C,) and vectors (C, D)."""
+        marks = ",".join("?" * len(numbers))
+        ask = f"SELECT n, vector FROM items WHERE n IN ({marks})"
+        rows = self._base.execute(ask, numbers.tolist()).fetchall()
+        return np.array([n for n, _ in rows], np.int64), self._matrix([blob for _, blob in rows])
+
+    def _read_late(self) -> None:
+        """Read the rows that came after the index, and since they were read last."""
+        self._late.begin_after(self._index.last)
+        if self._highest() > self._late.last:
+            self._late.append(self._blocks(self._late.last))
+
+    def _forget_removed(self) -> None:
+        rows = self._base.execute("SELECT n FROM items WHERE n > ?", (self._index.last,))
+        there = np.array([n for (n,) in rows], np.int64)
+        self._late.keep(np.isin(self._late.numbers, there))
+
+    def _extend_index(self) -> None:
+        """Put late rows into the index where they are many; what fails costs searches time only."""
+        noted, highest = self._index.noted(), self._highest()
+        if noted is None:
+            return
+        last, size = noted
+        # Or fewer, where numbers have gaps.
+        if highest - max(last, self._tried) <= max(LATE, LATE_SHARE * size):
+            return
+        self._tried = highest
+        with suppress(OSError, RuntimeError, StoreError):
+            with self._file.told(), self._file.snapshot():
+                if not (self._index.load() and self._index.useful):
+                    return
+                self._read_late()
+                self._forget_removed()
+            if len(self._late.numbers):
+                self._index.extend(self._late.numbers, self._late.vectors)
+
     def _count(self) -> int:
         return int(self._base.execute("SELECT COUNT(*) FROM items").fetchone()[0])
+
+    def _highest(self) -> int:
+        return int(self._base.execute("SELECT COALESCE(MAX(n), 0) FROM items").fetchone()[0])
 
     def _after(self, number: int) -> int:
         row = self._base.execute("SELECT COUNT(*) FROM items WHERE n > ?", (number,)).fetchone()
         return int(row[0])
 
-    def _all_rows(self, after: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    def _all_rows(self) -> tuple[np.ndarray, np.ndarray]:
         """Numbers (S,) int64 and vectors (S, D), kept in memory until the file changes."""
         changed = self._base.execute("PRAGMA data_version").fetchone()[0]
-        version = (after, changed, self._base.total_changes)
+        version = (changed, self._base.total_changes)
         if self._rows is None or self._version != version:
-            numbers: list[int] = []
-            blocks = []
-            cursor = self._base.execute(
-                "SELECT n, vector FROM items WHERE n > ? ORDER BY n", (after,)
-            )
-            while rows := cursor.fetchmany(_BLOCK):
-                numbers.extend(n for n, _ in rows)
-                blocks.append(self._matrix([blob for _, blob in rows]))
-            vectors = np.concatenate(blocks) if blocks else self._matrix([])
-            self._rows, self._version = (np.array(numbers, np.int64), vectors), version
+            blocks = list(self._blocks(0)) or [(np.empty(0, np.int64), self._matrix([]))]
+            numbers, vectors = zip(*blocks, strict=True)
+            self._rows = np.concatenate(numbers), np.concatenate(vectors)
+            self._version = version
         return self._rows
+
+    def _blocks(self, after: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows with higher numbers, in order, some at a time: numbers (S,) and vectors (S, D)."""
+        ask = "SELECT n, vector FROM items WHERE n > ? ORDER BY n"
+        cursor = self._base.execute(ask, (after,))
+        while rows := cursor.fetchmany(_BLOCK):
+            numbers = np.array([n for n, _ in rows], np.int64)
+            yield numbers, self._matrix([blob for _, blob in rows])
 
     def _matrix(self, blobs: list[bytes]) -> np.ndarray:
         """Stored vectors as (S, D) float32."""
@@ -286,82 +330,11 @@ class VectorStore:
         ask = "SELECT id FROM items WHERE n = ?"
         return [self._base.execute(ask, (int(n),)).fetchone()[0] for n in numbers]
 
-    def _has(self, name: str) -> bool:
-        return (
-            self._base.execute("SELECT 1 FROM items WHERE id = ?", (name,)).fetchone() is not None
-        )
-
-    def _others(self) -> Iterator[Path]:
-        return (path for path in self.folder.iterdir() if not path.name.startswith(FILE))
-
-    def _create(self, about: About) -> None:
-        there = "SELECT 1 FROM sqlite_master WHERE name = 'about'"
-        if self._base.execute(there).fetchone():
-            return
-        with self._transaction() as base:
-            if base.execute(there).fetchone():
-                return  # another process was faster
-            if base.execute("SELECT 1 FROM sqlite_master").fetchone():
-                raise StoreError(f"{self.path}: a database of something else; give a new folder")
-            for statement in _TABLES.split(";"):
-                base.execute(statement)
-            pairs = [("format", FORMAT), *((k, json.dumps(v)) for k, v in asdict(about).items())]
-            base.executemany("INSERT INTO about VALUES (?, ?)", pairs)
-
-    def _read_about(self) -> About:
-        try:
-            values: dict[str, Any] = dict(self._base.execute("SELECT key, value FROM about"))
-            if values.pop("format") != FORMAT:
-                raise ValueError("another format")
-            return About(**{key: json.loads(value) for key, value in values.items()})
-        except (sqlite3.OperationalError, ValueError, TypeError, KeyError) as error:
-            raise StoreError(f"{self.path}: no index of the form '{FORMAT}' ({error})") from error
-
-    def _compare(self, about: About) -> None:
-        for key in ("dim", "kind", "encoder_sha256", "num_points"):
-            there, given = getattr(self.about, key), getattr(about, key)
-            if there != given:
-                raise StoreError(
-                    f"{self.folder}: holds vectors with {key} = {there} (of {self.about.encoder}), "
-                    f"not {given}; they cannot be compared: give another index"
-                )
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing, and on the disk when it ends."""
-        self._base.execute("BEGIN IMMEDIATE")
-        try:
-            yield self._base
-            self._base.execute("COMMIT")
-        except BaseException:
-            if self._base.in_transaction:
-                self._base.execute("ROLLBACK")
-            raise
-
-    @contextmanager
-    def _snapshot(self) -> Iterator[None]:
-        """What is read meanwhile is of one moment, whatever others add or remove."""
-        self._base.execute("BEGIN")
-        try:
-            yield
-        finally:
-            self._base.execute("ROLLBACK")
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Errors of the file as errors that say what to do."""
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            text = str(error)
-            hint = ""
-            if "locked" in text:
-                hint = "; another process is writing to it: wait for that, or stop it"
-            elif "malformed" in text or "not a database" in text:
-                hint = "; it is damaged: embed the shapes again into a new folder"
-            elif "full" in text or "disk" in text:
-                hint = "; make room: nothing that was confirmed is lost"
-            raise StoreError(f"{self.path}: {text}{hint}") from error
+    def _there(self, names: Sequence[str]) -> dict[str, str]:
+        """Those of the names that are there -> their sources."""
+        ask = "SELECT source FROM items WHERE id = ?"
+        found = ((name, self._base.execute(ask, (name,)).fetchone()) for name in names)
+        return {name: row[0] for name, row in found if row is not None}
 
 
 def unit_vectors(vectors: np.ndarray, dim: int, names: Sequence[str]) -> np.ndarray:
