@@ -11,7 +11,10 @@ from pixcloud.ops import bit_products_cpu, products_cpu
 from pixcloud.ops.products_cpu import (
     columns_product,
     panels_of,
+    rows_of,
     rows_product,
+    slab_columns_product,
+    slab_rows_product,
     square_product,
     strided,
     symmetric_product,
@@ -78,6 +81,24 @@ def test_rows_as_they_lie() -> None:
     assert (
         difference(columns_product(turned, turned), torch.einsum("abi,abj->ij", wide, wide)) < 1e-13
     )
+
+
+@pytest.mark.parametrize("kind", [kind for kind, _ in KINDS])
+@pytest.mark.parametrize("size", SIZES)
+def test_slabs_give_the_same_bits(size: tuple[int, int, int, int], kind: torch.dtype) -> None:
+    clouds, points, columns, _ = size
+    slab, rows = 256 // kind.itemsize, clouds * points
+    x = numbers(clouds, points, columns, kind=kind)
+    right = numbers(columns, 3 * slab, kind=kind, seed=1)
+    expected = rows_product(x, panels_of(right), torch.empty(rows, 3 * slab, dtype=kind), x.mean(1))
+    slabs = torch.full((3, rows, slab), torch.nan, dtype=kind)
+    rows_product(x, panels_of(right), slabs, x.mean(1))
+    assert torch.equal(rows_of(slabs), expected)
+    back = panels_of(right.T.contiguous())
+    found = slab_rows_product(slabs, back, torch.empty(rows, columns, dtype=kind))
+    assert torch.equal(found, rows_product(expected, back, torch.empty_like(found)))
+    found = slab_columns_product(slabs, x, x.mean(1))
+    assert torch.equal(found, columns_product(expected, x, x.mean(1)))
 
 
 def test_far_from_the_origin() -> None:
