@@ -5,8 +5,8 @@ copies of their input, and do all of a product that is symmetric. These take wha
 read it, run near the peak on processors with AVX2 and AVX-512, and give the same bits on any number
 of threads. The tiles are in `product_kernels_cpu`.
 
-What lies in slabs, (S, M, L), is a matrix (M, S L) whose columns are cut into S runs of L, each with
-all of its rows: rows that are gathered from one slab stay in the cache.
+What lies in slabs, (S, M, L), is a matrix (M, S L) whose columns are cut into S runs of L, each
+with all of its rows: rows that are gathered from one slab stay in the cache.
 
 Shape legend: M rows of B clouds, K columns in, C columns out.
 """
