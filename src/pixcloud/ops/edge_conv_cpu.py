@@ -1,10 +1,10 @@
 """Stage 4, `pixcloud.ops.edge_conv` on processors: x (B, N, C_in) -> y (B, N, C), and back.
 
 All is products (`products_cpu`) and a few passes of `edge_kernels_cpu`, for which u and v lie in
-slabs of channels. Each cloud's mean c_b
-is taken off x first, and added again in double precision, so that u and v of a cloud far from the
-origin keep their digits: with W = [W1 W2], u = W1 (x - c_b), v = (W2 - W1) (x - c_b), an edge is
-u_j + v_i + W2 c_b. Rows of W with a negative BN scale change sign, so that all extremes are maxima.
+slabs of channels. Each cloud's mean c_b is taken off x first, and added again in double precision,
+so that u and v of a cloud far from the origin keep their digits: with W = [W1 W2],
+u = W1 (x - c_b), v = (W2 - W1) (x - c_b), an edge is u_j + v_i + W2 c_b. Rows of W with a negative
+BN scale change sign, so that all extremes are maxima.
 
 Shape legend: B clouds, N points, M = B N rows, k neighbours, C = S L channels out (padded to whole
 slabs), E = B N k edges.

@@ -8,7 +8,7 @@ of threads. The tiles are in `product_kernels_cpu`.
 What lies in slabs, (S, M, L), is a matrix (M, S L) whose columns are cut into S runs of L, each
 with all of its rows: rows that are gathered from one slab stay in the cache.
 
-Shape legend: M rows of B clouds, K columns in, C columns out.
+Shape legend: M rows of B clouds, K columns in, C columns out; W columns of a tile.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ def rows_product(
     Args:
         x: (..., K), M rows in all, fp32 or fp64.
         panels: `panels_of` the matrix (K, C).
-        out: (M, C), contiguous, to be filled; or slabs (S, M, L) of whole vectors, with S L = C.
+        out: (M, C), contiguous, to be filled; or slabs (S, M, L), where L is a whole
+            number of W, and S L = C.
         origin: (B, K) or (K,), for runs of M / B rows each; None takes nothing off.
 
     Example:
@@ -198,22 +199,6 @@ def _multiply(
     )
 
 
-def columns_product(
-    a: torch.Tensor, b: torch.Tensor, origin: torch.Tensor | None = None
-) -> torch.Tensor:
-    """a^T (b - origin), (K, C), of a (..., K) and b (..., C) with equally many rows.
-
-    Args:
-        origin: (B, C) or (C,), for runs of M / B rows of b each; None takes nothing off.
-
-    Example:
-        >>> a, b = torch.rand(5, 3), torch.rand(5, 2)
-        >>> torch.allclose(columns_product(a, b), a.T @ b)
-        True
-    """
-    return _columns_product(a, b, origin)
-
-
 def symmetric_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """a^T b, (K, K), of a and b (M, K) where that is known to be symmetric, for half the work.
 
@@ -223,31 +208,25 @@ def symmetric_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         >>> torch.allclose(symmetric_product(a, b), a.T @ b)
         True
     """
-    return _mirrored(_columns_product(a, b, None, symmetric=True))
-
-
-def _columns_product(
-    a: torch.Tensor, b: torch.Tensor, origin: torch.Tensor | None, *, symmetric: bool = False
-) -> torch.Tensor:
-    """The same; below its diagonal a symmetric one is left out."""
     use_torch_threads()
-    rows = math.prod(a.shape[:-1])
-    chunks = _chunks(rows, _origins(origin, b)[1])
-    left, right = _Panels(a, None, chunks), _Panels(b, origin, chunks)
-    out, tasks = _result(left, right), _tasks(left, right, symmetric)
+    chunks = _chunks(len(a), len(a))
+    left, right = _Panels(a, None, chunks), _Panels(b, None, chunks)
+    out, tasks = _result(left, right), _tasks(left, right, symmetric=True)
     for low in range(0, len(chunks), CHUNKS):
         some = chunks[low : low + CHUNKS]
         _multiply(left.pack(some)[0], right.pack(some)[0], some, tasks, out)
-    return torch.from_numpy(out[: left.columns, : right.columns])
+    return _mirrored(torch.from_numpy(out[: left.columns, : right.columns]))
 
 
 def slab_columns_product(
     a: torch.Tensor, b: torch.Tensor, origin: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """a^T (b - origin), (S L, C), of slabs a (S, M, L) and b (..., C) with M rows.
+    """a^T (b - origin), (S L, C), of a in slabs and b in rows.
 
     Args:
-        origin: as in `columns_product`.
+        a: (S, M, L), contiguous; L is a whole number of W.
+        b: (..., C), M rows in all.
+        origin: (B, C) or (C,), for runs of M / B rows of b each; None takes nothing off.
 
     Example:
         >>> a, b = torch.rand(2, 5, 32), torch.rand(5, 3)
