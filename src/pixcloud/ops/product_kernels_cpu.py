@@ -5,7 +5,7 @@ before, rows as (steps, T) and panels of columns as (steps, W), so that it strea
 caches. Rows lose an origin while they are packed. Each number is made by one thread in one order,
 so that results do not depend on the number of threads.
 
-Shape legend: M rows, K columns in, C columns out; T = PRODUCT_ROWS, W two vectors;
+Shape legend: M rows, K columns in, C columns out; T = PRODUCT_ROWS, W one or two vectors;
 P panels (P W >= columns).
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from pixcloud.ops.lanes_cpu import FLAGS, load, store
+from pixcloud.ops.lanes_cpu import FLAGS, load, repeat, store
 from pixcloud.ops.vector_cpu import PRODUCT_ROWS, product_tile
 
 TILES = 16  # tiles of a block of rows: they are packed once for all panels
@@ -128,7 +128,7 @@ def pack_columns(
         chunks: (chunks, 2), the first row of each, and how many it has.
         packed: (chunks, P, most rows, W), to be filled; zeros beyond K.
         sums: (chunks, P W), to be filled.
-        vector: numbers in a vector, of which W has two.
+        vector: numbers in a vector, of which W has one or two.
     """
     panels, most, width = packed.shape[1:]
     numbers, totals = packed.reshape(-1), sums.reshape(-1)
@@ -137,16 +137,14 @@ def pack_columns(
         first, count = chunks[n, 0], chunks[n, 1]
         of_cloud, begin = first // cloud * columns + low, task * most * width
         if low + width <= columns:
-            a, b = load(origin, of_cloud), load(origin, of_cloud + vector)
-            total, other = a - a, b - b
-            for i in range(count):
-                at, row = begin + i * width, (first + i) * step + low
-                value, second = load(x, row) - a, load(x, row + vector) - b
-                store(numbers, at, value)
-                store(numbers, at + vector, second)
-                total, other = total + value, other + second
-            store(totals, task * width, total)
-            store(totals, task * width + vector, other)
+            for c in range(0, width, vector):
+                centre = load(origin, of_cloud + c)
+                total = repeat(0, centre)
+                for i in range(count):
+                    value = load(x, (first + i) * step + low + c) - centre
+                    store(numbers, begin + i * width + c, value)
+                    total = total + value
+                store(totals, task * width + c, total)
         else:
             totals[task * width : task * width + width] = 0
             for i in range(count):
