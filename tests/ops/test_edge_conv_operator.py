@@ -123,8 +123,9 @@ def test_far_from_the_origin() -> None:
         assert difference(found[name], value) < limit, (name, difference(found[name], value))
 
 
-def test_without_gradients_in_evaluation() -> None:
-    x, k = clouds("random")
+@pytest.mark.parametrize("size", [(3, 150), (5, 900)])  # in one block of clouds, and in three
+def test_without_gradients_in_evaluation(size: tuple[int, int]) -> None:
+    x, k = torch.randn(*size, 5, dtype=torch.float64), 7
     ours, plain = pair(5, k)
     index = plain_knn(x, k)
     with torch.no_grad():
@@ -146,19 +147,20 @@ def test_what_is_no_number_reaches_its_own_cloud() -> None:
     assert both_ways(ours.train(), x.detach(), index)["out"].isnan().all()
 
 
+@pytest.mark.parametrize("channels", [32, 48])  # whole slabs, and whole vectors
 @pytest.mark.parametrize("training", [True, False])
-def test_output_goes_where_it_is_wanted(training: bool) -> None:
+def test_output_goes_where_it_is_wanted(training: bool, channels: int) -> None:
     x = torch.randn(2, 50, 5)
     index = plain_knn(x, 4)
-    layer = EdgeConv(5, 32, 4).train(training)
-    memory = torch.zeros(2, 50, 64)
+    layer = EdgeConv(5, channels, 4).train(training)
+    memory = torch.zeros(2, 50, channels + 32)
     expected = layer(x, index)
     with torch.set_grad_enabled(training):
-        found = layer(x, index, out=memory[..., 16:48])
-    assert torch.equal(found, memory[..., 16:48])
+        found = layer(x, index, out=memory[..., 16:-16])
+    assert torch.equal(found, memory[..., 16:-16])
     assert difference(found, expected) < 1e-6
     assert not memory[..., :16].any()
-    assert not memory[..., 48:].any()
+    assert not memory[..., -16:].any()
 
 
 def test_same_bits_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,11 @@ import torch
 
 from pixcloud.ops import bit_products_cpu, products_cpu
 from pixcloud.ops.products_cpu import (
-    columns_product,
     panels_of,
+    rows_of,
     rows_product,
+    slab_columns_product,
+    slab_rows_product,
     square_product,
     strided,
     symmetric_product,
@@ -24,6 +26,21 @@ SIZES = [(2, 64, 32, 64), (3, 37, 5, 7), (1, 700, 130, 33), (4, 1, 3, 1), (1, 1,
 
 def numbers(*shape: int, kind: torch.dtype, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=kind)
+
+
+def in_slabs(a: torch.Tensor) -> torch.Tensor:
+    """Columns of a (M, K), zeros behind them, in slabs (S, M, L)."""
+    slab = 256 // a.dtype.itemsize
+    a = torch.nn.functional.pad(a, (0, -a.shape[1] % slab))
+    return a.view(len(a), -1, slab).transpose(0, 1).contiguous()
+
+
+def columns_product(
+    a: torch.Tensor, b: torch.Tensor, origin: torch.Tensor | None = None
+) -> torch.Tensor:
+    found = slab_columns_product(in_slabs(a), b, origin)
+    assert not found[a.shape[1] :].any() or bool(b.isnan().any())
+    return found[: a.shape[1]]
 
 
 def difference(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -76,8 +93,28 @@ def test_rows_as_they_lie() -> None:
     out = rows_product(part, panels_of(right), torch.empty(18, 3, dtype=torch.float64))
     assert difference(out, part.reshape(18, 7) @ right) < 1e-13
     assert (
-        difference(columns_product(turned, turned), torch.einsum("abi,abj->ij", wide, wide)) < 1e-13
+        difference(
+            columns_product(turned.reshape(18, 24), turned), torch.einsum("abi,abj->ij", wide, wide)
+        )
+        < 1e-13
     )
+
+
+@pytest.mark.parametrize("kind", [kind for kind, _ in KINDS])
+@pytest.mark.parametrize("size", SIZES)
+def test_slabs_give_the_same_bits(size: tuple[int, int, int, int], kind: torch.dtype) -> None:
+    clouds, points, columns, _ = size
+    slab, rows = 256 // kind.itemsize, clouds * points
+    x = numbers(clouds, points, columns, kind=kind)
+    right = numbers(columns, 3 * slab, kind=kind, seed=1)
+    expected = rows_product(x, panels_of(right), torch.empty(rows, 3 * slab, dtype=kind), x.mean(1))
+    slabs = torch.full((3, rows, slab), torch.nan, dtype=kind)
+    rows_product(x, panels_of(right), slabs, x.mean(1))
+    assert torch.equal(slabs, in_slabs(expected))
+    assert torch.equal(rows_of(slabs), expected)
+    back = panels_of(right.T.contiguous())
+    found = slab_rows_product(slabs, back, torch.empty(rows, columns, dtype=kind))
+    assert torch.equal(found, rows_product(expected, back, torch.empty_like(found)))
 
 
 def test_far_from_the_origin() -> None:

@@ -28,14 +28,15 @@ def lanes(dtype: torch.dtype) -> int:
     return LANE_BYTES // dtype.itemsize
 
 
-def padded(channels: int, dtype: torch.dtype) -> int:
-    """Channels, rounded up to whole vectors.
+def padded(channels: int, dtype: torch.dtype, vectors: int = 1) -> int:
+    """Channels, rounded up to whole vectors, or to whole runs of some vectors.
 
     Example:
-        >>> padded(20, torch.float32)
-        32
+        >>> padded(20, torch.float32), padded(33, torch.float32, vectors=2)
+        (32, 64)
     """
-    return -(-channels // lanes(dtype)) * lanes(dtype)
+    whole = vectors * lanes(dtype)
+    return -(-channels // whole) * whole
 
 
 def empty(*shape: int, like: torch.Tensor) -> torch.Tensor:
@@ -62,13 +63,13 @@ def room(shape: tuple[int, ...], kind: np.dtype) -> np.ndarray:
     return memory[start : start + size].view(kind).reshape(shape)
 
 
-def flat_rows(x: torch.Tensor) -> tuple[np.ndarray, int]:
-    """Rows of x (B, N, C), each of whole vectors: a flat array and the step from row to row.
+def flat_rows(x: torch.Tensor, vectors: int = 1) -> tuple[np.ndarray, int]:
+    """Rows of x (B, N, C), each of whole (runs of) vectors: a flat array, and the step of the rows.
 
     A slice of channels of a larger tensor is taken as it lies; only other layouts are copied.
     """
     batch, num_points, channels = x.shape
-    short = padded(channels, x.dtype) - channels
+    short = padded(channels, x.dtype, vectors) - channels
     step = x.stride(1) if num_points > 1 else x.stride(0)
     uniform = x.stride(2) == 1 and step >= channels
     uniform = uniform and (batch == 1 or x.stride(0) == num_points * step)

@@ -1,12 +1,13 @@
 """Stage 4, `pixcloud.ops.edge_conv` on processors: x (B, N, C_in) -> y (B, N, C), and back.
 
-Products are torch's, everything else is a few passes of `edge_kernels_cpu`. Each cloud's mean c_b
-is taken off x first, and added again in double precision, so that u and v of a cloud far from the
-origin keep their digits: with W = [W1 W2], u = W1 (x - c_b), v = (W2 - W1) (x - c_b), an edge is
-u_j + v_i + W2 c_b. Rows of W with a negative BN scale change sign, so that all extremes are maxima.
+All is products (`products_cpu`) and a few passes of `edge_kernels_cpu`, for which u and v lie in
+slabs of channels. Each cloud's mean c_b is taken off x first, and added again in double precision,
+so that u and v of a cloud far from the origin keep their digits: with W = [W1 W2],
+u = W1 (x - c_b), v = (W2 - W1) (x - c_b), an edge is u_j + v_i + W2 c_b. Rows of W with a negative
+BN scale change sign, so that all extremes are maxima.
 
-Shape legend: B clouds, N points, M = B N rows, k neighbours, C channels out (padded to whole
-vectors), E = B N k edges.
+Shape legend: B clouds, N points, M = B N rows, k neighbours, C = S L channels out (padded to whole
+slabs), E = B N k edges.
 """
 
 from __future__ import annotations
@@ -21,11 +22,19 @@ from pixcloud.distributed import World
 from pixcloud.ops import edge_kernels_cpu as kernels
 from pixcloud.ops.adjacency_cpu import joined_neighbours, reversed_neighbours
 from pixcloud.ops.buffers_cpu import empty, flat, flat_rows, lanes, padded
-from pixcloud.ops.products_cpu import columns_product, panels_of, rows_product
+from pixcloud.ops.products_cpu import (
+    panels_of,
+    rows_of,
+    rows_product,
+    slab_columns_product,
+    slab_rows_product,
+)
 from pixcloud.ops.threads_cpu import use_torch_threads
 
 # Rows of one product, at least: what is made for it, or from it, stays in the cache.
 BLOCK_ROWS = 2048
+# Vectors of a row of a slab.
+VECTORS = 2
 
 
 class Batch(NamedTuple):
@@ -33,9 +42,9 @@ class Batch(NamedTuple):
 
     Attributes:
         centres: (B, C_in), c_b.
-        uv: (M, 2 C).
+        uv: (2 S, M, L), slabs of u and of v.
         near: (M, k), rows of the joined clouds.
-        rank: (M C,), which of them gave the extreme.
+        rank: (S M L,), which of them gave the extreme.
         mean, var: (C,) of the edges of all processes in double precision, in the sign of the rows
             of W.
         origin: (C_in,), mean of c_b over the clouds of all processes, in double precision.
@@ -52,6 +61,17 @@ class Batch(NamedTuple):
     edges: torch.Tensor
 
 
+def _width(weight: torch.Tensor) -> int:
+    """C."""
+    return padded(weight.shape[0], weight.dtype, VECTORS)
+
+
+def _slabs(rows: int, weight: torch.Tensor) -> torch.Tensor:
+    """Room for u and v, or their gradients: (2 S, M, L)."""
+    slab = VECTORS * lanes(weight.dtype)
+    return empty(2 * _width(weight) // slab, rows, slab, like=weight)
+
+
 def _signs(scale: torch.Tensor) -> torch.Tensor:
     """+1, or -1 where BN's scale is negative, as a column."""
     return torch.where(scale < 0, -1.0, 1.0).to(scale.dtype)[:, None]
@@ -60,7 +80,7 @@ def _signs(scale: torch.Tensor) -> torch.Tensor:
 def _halves(weight: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     """[W1 ; W2 - W1], rows times a factor (C_out, 1): (2 C, C_in), padded with rows of zeros."""
     w_edge, w_centre = weight.chunk(2, dim=1)
-    short = padded(weight.shape[0], weight.dtype) - weight.shape[0]
+    short = _width(weight) - weight.shape[0]
     parts = [F.pad(w * factor, (0, 0, 0, short)) for w in (w_edge, w_centre - w_edge)]
     return torch.cat(parts)
 
@@ -81,8 +101,8 @@ def _far(centres: torch.Tensor, weight: torch.Tensor, sign: torch.Tensor) -> tor
 
 
 def _pad(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Zeros behind the channels, up to whole vectors."""
-    return F.pad(x, (0, padded(weight.shape[0], weight.dtype) - weight.shape[0]))
+    """Zeros behind the channels, up to whole slabs."""
+    return F.pad(x, (0, _width(weight) - weight.shape[0]))
 
 
 def forward(
@@ -98,24 +118,25 @@ def forward(
 ) -> tuple[torch.Tensor, Batch]:
     """y and what the backward pass needs; with batch statistics unless `running` ones are given."""
     batch, num_points, k = index.shape
-    rows, width = batch * num_points, padded(weight.shape[0], x.dtype)
+    rows, width = batch * num_points, _width(weight)
     use_torch_threads()
     near = joined_neighbours(index)
     sign = _signs(scale)
     centres = x.mean(dim=1)
-    uv = empty(rows, 2 * width, like=x)
+    uv = _slabs(rows, weight)
     rows_product(x, panels_of(_halves(weight, sign).T), uv, centres)
     y = _output(batch, num_points, weight, out, like=x)
-    y_flat, y_step = flat_rows(y)
+    y_flat, y_step = flat_rows(y, VECTORS)
     rank = np.empty(rows * width, _rank_type(k))
     blocks = -(-num_points // kernels.ROWS)
     parts = empty(batch * blocks, 3, width, like=x)
     kernels.extremes(
         *(flat(uv), near.reshape(-1), k, num_points, width),
-        *(y_flat, y_step, rank, flat(parts), lanes(x.dtype)),
+        *(y_flat, y_step, rank, flat(parts), uv.shape[2]),
     )
     # At a scale of zero all neighbours tie, whatever u is: the first one it is.
-    rank.reshape(rows, width)[:, flat(_pad(scale, weight)) == 0] = 0
+    without = flat(_pad(scale, weight)).reshape(-1, uv.shape[2]) == 0
+    rank.reshape(-1, *uv.shape[1:]).transpose(0, 2, 1)[without] = 0
     far = _far(centres, weight, sign)
     origin, edges = centres.double().mean(0), float(rows * k)
     if running is None:
@@ -146,8 +167,8 @@ def _rank_type(k: int) -> type[np.unsignedinteger]:
 def _output(
     batch: int, num_points: int, weight: torch.Tensor, out: torch.Tensor | None, like: torch.Tensor
 ) -> torch.Tensor:
-    """Where kernels write y: `out` itself where its channels are whole vectors."""
-    width = padded(weight.shape[0], weight.dtype)
+    """Where kernels write y: `out` itself where its channels are whole slabs."""
+    width = _width(weight)
     if out is not None and width == weight.shape[0] and out.dtype == like.dtype:
         return out
     return empty(batch, num_points, width, like=like)
@@ -198,19 +219,19 @@ def backward(
     use_torch_threads()
     batch, num_points, channels = y.shape
     near, rows = saved.near.numpy(), len(saved.near)
-    sign, width, vector = _signs(scale), saved.uv.shape[1] // 2, lanes(y.dtype)
+    sign, width, slab = _signs(scale), _width(weight), saved.uv.shape[2]
     blocks = batch * -(-num_points // kernels.ROWS)
     start, who, which = reversed_neighbours(near, num_points)
     mean = flat((saved.mean - _far(saved.centres, weight, sign)).to(y.dtype))
-    uv, duv = saved.uv, empty(rows, 2 * width, like=y)
+    uv, duv = saved.uv, _slabs(rows, weight)
     of_v, of_u = empty(blocks, 2, width, like=y), empty(blocks, width, like=y)
     kernels.through_activation(
-        *(*flat_rows(grad.to(y.dtype)), *flat_rows(y), flat(uv), num_points, width),
-        *(mean, flat(duv), flat(of_v), vector),
+        *(*flat_rows(grad.to(y.dtype), VECTORS), *flat_rows(y, VECTORS)),
+        *(flat(uv), num_points, width, mean, flat(duv), flat(of_v), slab),
     )
     kernels.collect(
         *(saved.rank.numpy(), start, who, which, flat(uv), num_points, width),
-        *(flat(duv), flat(of_u), vector),
+        *(flat(duv), flat(of_u), slab),
     )
     inverse = torch.rsqrt(saved.var + eps)
     sums = of_v.double().sum(0)
@@ -223,12 +244,12 @@ def backward(
     factors = torch.stack([factor, through_mean, through_var]).to(y.dtype)
     kernels.finish(
         *(near.reshape(-1), start, who, flat(uv), num_points, width),
-        *(mean, flat(factors), world is not None, flat(duv), flat(of_u), vector),
+        *(mean, flat(factors), world is not None, flat(duv), flat(of_u), slab),
     )
     # Before the gradient of x, which then takes the memory that this has needed.
     of_clouds = of_u.double().view(batch, -1, width).sum(1)[:, :channels]
     origin = saved.origin if world else None
-    rounded = duv.bfloat16() if half else duv
+    rounded = rows_of(duv, torch.bfloat16) if half else duv
     grad_weight = _grad_weight(rounded, x, saved.centres, of_clouds, origin) * sign
     grad_x = None
     if needs_x:
@@ -236,7 +257,7 @@ def backward(
         if half:
             grad_x = (rounded @ halves.bfloat16()).to(y.dtype)
         else:
-            grad_x = rows_product(duv, panels_of(halves), empty(rows, x.shape[2], like=y))
+            grad_x = slab_rows_product(duv, panels_of(halves), empty(rows, x.shape[2], like=y))
         grad_x = grad_x.view(batch, num_points, -1)
     return grad_x, grad_weight, _first(sums[1], y) * sign[:, 0], _first(sums[0], y)
 
@@ -252,13 +273,16 @@ def _grad_weight(
     of_clouds: torch.Tensor,
     origin: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Gradient of W (C_out, 2 C_in), from sums of dv over each cloud (B, C_out)."""
+    """Gradient of W (C_out, 2 C_in), from sums of dv over each cloud (B, C_out).
+
+    `duv` is in slabs, or in rows if it is of bf16 numbers.
+    """
     channels = of_clouds.shape[1]
     if duv.dtype == torch.bfloat16:
         centred = (x - centres[:, None]).bfloat16().flatten(0, 1)
         product = (duv.T @ centred).to(x.dtype)
     else:
-        product = columns_product(duv, x, centres)
+        product = slab_columns_product(duv, x, centres)
     width = product.shape[0] // 2
     of_u, of_v = product[:channels], product[width : width + channels]
     centres = centres.double()
@@ -283,16 +307,16 @@ def evaluate(
     near = joined_neighbours(index)
     y = _output(batch, num_points, weight, out, like=x)
     halves = panels_of(_halves(weight, scale[:, None].to(weight.dtype)).T)
-    blocks = _blocks(x)
-    uv = empty(blocks[0][1].stop, 2 * y.shape[2], like=x)
+    blocks, slab = _blocks(x), VECTORS * lanes(x.dtype)
+    room = flat(_slabs(blocks[0][1].stop, weight))
     for clouds, part in blocks:
-        rows = part.stop - part.start
-        centres = x[clouds].mean(dim=1)
-        rows_product(x[clouds], halves, uv[:rows], centres)
+        rows, centres = part.stop - part.start, x[clouds].mean(dim=1)
+        uv = torch.from_numpy(room[: 2 * y.shape[2] * rows]).view(-1, rows, slab)
+        rows_product(x[clouds], halves, uv, centres)
         far = _far(centres, weight, scale[:, None]) + _pad(shift, weight)
-        y_flat, y_step = flat_rows(y[clouds])
+        y_flat, y_step = flat_rows(y[clouds], VECTORS)
         kernels.evaluate(
-            *(flat(uv[:rows]), (near[part] - part.start).reshape(-1), k, num_points),
-            *(flat(far.to(x.dtype)), y_flat, y_step, lanes(x.dtype)),
+            *(flat(uv), (near[part] - part.start).reshape(-1), k, num_points),
+            *(flat(far.to(x.dtype)), y_flat, y_step, slab),
         )
     return _cut(y, weight, out)

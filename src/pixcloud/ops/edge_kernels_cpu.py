@@ -1,11 +1,15 @@
 """Stage 4, processor kernels of `pixcloud.ops.edge_conv`: passes over points and their neighbours.
 
-Clouds are joined: M = B N rows. u and v lie side by side in one matrix, uv (M, 2 C), with the sign
-of BN's scale folded in, so that an extreme is always a maximum. Every row of results is written by
-one thread, and sums are kept per block of rows of one cloud, to be added up in order: results do
-not depend on the number of threads. C is a whole number of vectors; arrays are flat (`lanes_cpu`).
+Clouds are joined: M = B N rows. The sign of BN's scale is folded into u and v, so that an extreme
+is always a maximum. They lie in slabs of L channels, uv (2 S, M, L), those of u before those of v:
+what is gathered for one slab of one cloud, 256 KiB of 2048 points, stays in the second-level cache,
+where whole rows of many channels would not. A slab is as wide as a pair of vectors, and a pair is
+one value in the loops (`load_pair`). Every row of results is written by one thread, and sums are
+kept per block of rows of one cloud, to be added up in order: results do not depend on the number of
+threads. Arrays are flat (`lanes_cpu`).
 
-Shape legend: M rows, N points of a cloud, k neighbours, C channels; blocks of ROWS rows per cloud.
+Shape legend: M rows, N points of a cloud, k neighbours, C = S L channels in S slabs; blocks of ROWS
+rows per cloud.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from pixcloud.ops.lanes_cpu import (
     FLAGS,
     larger,
     load,
+    load_pair,
     load_whole,
     missing,
     positive,
@@ -33,47 +38,44 @@ ROWS = 64  # rows of a block, whose sums are in the numbers' own type
 
 
 @numba.njit(**FLAGS)
-def _block(block: int, cloud: int) -> tuple[int, int, int]:
-    """Which cloud a block is of, and its first and last row."""
-    blocks = -(-cloud // ROWS)
-    b, low = block // blocks, block % blocks * ROWS
-    return b, b * cloud + low, b * cloud + min(cloud, low + ROWS)
+def _tasks(points: int, cloud: int, slabs: int) -> int:
+    """Blocks of all slabs of all clouds. A thread takes a run of them, so it stays at one slab."""
+    return points // cloud * slabs * -(-cloud // ROWS)
 
 
 @numba.njit(**FLAGS)
-def _extremes_of_row(
+def _task(task: int, cloud: int, slabs: int) -> tuple[int, int, int, int, int]:
+    """Which cloud, slab and block a task is of, and the block's first and last row."""
+    blocks = -(-cloud // ROWS)
+    b, s, n = task // (slabs * blocks), task // blocks % slabs, task % blocks
+    first = b * cloud + n * ROWS
+    return b, s, b * blocks + n, first, min(first + ROWS, b * cloud + cloud)
+
+
+@numba.njit(**FLAGS)
+def _extreme(
     uv: np.ndarray,
     near: np.ndarray,
+    start: int,
     k: int,
-    i: int,
-    channels: int,
-    y: np.ndarray,
-    y_step: int,
-    rank: np.ndarray,
-    parts: np.ndarray,
-    part: int,
-    vector: int,
-) -> None:
-    width = 2 * channels
-    for c in range(0, channels, vector):
-        v = load(uv, i * width + channels + c)
-        shift = v - load(parts, part + c)
-        best = load(uv, near[i * k] * width + c)
-        place, total = repeat_whole(0, best), repeat(0, best)
-        squares = load(parts, part + 2 * channels + c)
-        for r in range(k):
-            u = load(uv, near[i * k + r] * width + c)
-            above = larger(u, best)
-            best = where(above, u, best)
-            place = where(above, repeat_whole(r, u), place)
-            value = u + shift
-            total = total + value
-            squares = squares + value * value
-        # A value that is no number is the largest, as it is for torch.
-        store(y, i * y_step + c, where(missing(total), total, best) + v)
-        store(rank, i * channels + c, place)
-        store(parts, part + channels + c, load(parts, part + channels + c) + total)
-        store(parts, part + 2 * channels + c, squares)
+    u_at: int,
+    slab: int,
+    shift: Any,
+    squares: Any,
+) -> tuple[Any, Any, Any, Any]:
+    """The maximum of one point's u, whose it is, the sum of u + shift, and more to the squares."""
+    best = load_pair(uv, near[start] * slab + u_at)
+    place, total = repeat_whole(0, best), repeat(0, best)
+    for r in range(k):
+        u = load_pair(uv, near[start + r] * slab + u_at)
+        above = larger(u, best)
+        best = where(above, u, best)
+        place = where(above, repeat_whole(r, u), place)
+        value = u + shift
+        total = total + value
+        squares = squares + value * value
+    # A value that is no number is the largest, as it is for torch.
+    return where(missing(total), total, best), place, total, squares
 
 
 @numba.njit(parallel=True, **FLAGS)
@@ -87,33 +89,40 @@ def extremes(
     y_step: int,
     rank: np.ndarray,
     parts: np.ndarray,
-    vector: int,
+    slab: int,
 ) -> None:
     """max_j u_j + v_i, which neighbour has it (the first), and sums over all edges of a block.
 
     Args:
-        uv: (M, 2 C).
+        uv: (2 S, M, L).
         near: (M k,), rows.
         k, cloud, channels: k, N, C.
         y: rows of C numbers, `y_step` apart, to be filled.
         y_step: see y.
-        rank: (M, C), to be filled.
+        rank: (S, M, L), to be filled.
         parts: (B blocks, 3, C), to be filled: one value, and the sums of the differences from it
             and of their squares.
-        vector: numbers in a vector.
+        slab: L.
     """
-    for block in numba.prange(parts.shape[0] // (3 * channels)):
-        _, first, last = _block(block, cloud)
-        part = block * 3 * channels
-        for c in range(0, channels, vector):
-            # One of the values is the origin of the sums: so close to all that no digits cancel.
-            u, v = load(uv, near[first * k] * 2 * channels + c), (2 * first + 1) * channels + c
-            origin = u + load(uv, v)
-            store(parts, part + c, origin)
-            store(parts, part + channels + c, repeat(0, origin))
-            store(parts, part + 2 * channels + c, repeat(0, origin))
+    points, slabs = near.shape[0] // k, channels // slab
+    for task in numba.prange(_tasks(points, cloud, slabs)):
+        _, s, block, first, last = _task(task, cloud, slabs)
+        u_at, v_at = s * points * slab, (slabs + s) * points * slab
+        part = block * 3 * channels + s * slab
+        # One of the values is the origin of the sums: so close to all that no digits cancel.
+        origin = load_pair(uv, near[first * k] * slab + u_at) + load_pair(uv, first * slab + v_at)
+        total, squares = repeat(0, origin), repeat(0, origin)
         for i in range(first, last):
-            _extremes_of_row(uv, near, k, i, channels, y, y_step, rank, parts, part, vector)
+            v = load_pair(uv, i * slab + v_at)
+            best, place, more, squares = _extreme(
+                uv, near, i * k, k, u_at, slab, v - origin, squares
+            )
+            store(y, i * y_step + s * slab, best + v)
+            store(rank, i * slab + u_at, place)
+            total = total + more
+        store(parts, part, origin)
+        store(parts, part + channels, total)
+        store(parts, part + 2 * channels, squares)
 
 
 @numba.njit(**FLAGS)
@@ -141,11 +150,11 @@ def activate(
 
 
 @numba.njit(**FLAGS)
-def _largest(uv: np.ndarray, near: np.ndarray, start: int, k: int, width: int, c: int) -> Any:
-    best = load(uv, near[start] * width + c)
+def _largest(uv: np.ndarray, near: np.ndarray, start: int, k: int, u_at: int, slab: int) -> Any:
+    best = load_pair(uv, near[start] * slab + u_at)
     total = best
     for r in range(1, k):
-        u = load(uv, near[start + r] * width + c)
+        u = load_pair(uv, near[start + r] * slab + u_at)
         best = where(larger(u, best), u, best)
         total = total + u
     return where(missing(total), total, best)
@@ -160,28 +169,30 @@ def evaluate(
     shift: np.ndarray,
     y: np.ndarray,
     y_step: int,
-    vector: int,
+    slab: int,
 ) -> None:
     """LeakyReLU(max_j u_j + v_i + shift, 0.2) where BN is folded into u and v already.
 
     Args:
-        uv: (M, 2 C).
+        uv: (2 S, M, L).
         near: (M k,), rows.
         k, cloud: k, N.
         shift: (B, C).
         y: rows of C numbers, `y_step` apart, to be filled.
         y_step: see y.
-        vector: numbers in a vector.
+        slab: L.
     """
     points = near.shape[0] // k
     channels = shift.shape[0] // (points // cloud)
-    width = 2 * channels
-    for i in numba.prange(points):
-        first = i // cloud * channels
-        for c in range(0, channels, vector):
-            value = _largest(uv, near, i * k, k, width, c)
-            value = value + load(uv, i * width + channels + c) + load(shift, first + c)
-            store(y, i * y_step + c, _leaky(value))
+    slabs = channels // slab
+    for task in numba.prange(_tasks(points, cloud, slabs)):
+        b, s, _, first, last = _task(task, cloud, slabs)
+        u_at, v_at = s * points * slab, (slabs + s) * points * slab
+        more = load_pair(shift, b * channels + s * slab)
+        for i in range(first, last):
+            value = _largest(uv, near, i * k, k, u_at, slab)
+            value = value + load_pair(uv, i * slab + v_at) + more
+            store(y, i * y_step + s * slab, _leaky(value))
 
 
 @numba.njit(parallel=True, **FLAGS)
@@ -196,37 +207,37 @@ def through_activation(
     mean: np.ndarray,
     duv: np.ndarray,
     parts: np.ndarray,
-    vector: int,
+    slab: int,
 ) -> None:
-    """Gradients before the activation into the right half of duv, and sums of them.
+    """Gradients before the activation into the second half of duv, and sums of them.
 
     Args:
         grad: gradients of y, rows of C numbers, `grad_step` apart.
         grad_step: see grad.
         y: outputs, rows of C numbers, `y_step` apart.
         y_step: see y.
-        uv: (M, 2 C).
+        uv: (2 S, M, L).
         cloud, channels: N, C.
         mean: (B, C), mean of u + v.
-        duv: (M, 2 C), its right half to be filled.
+        duv: (2 S, M, L), its second half to be filled.
         parts: (B blocks, 2, C), to be filled: sums of the gradients, and of them times v - mean.
-        vector: numbers in a vector.
+        slab: L.
     """
-    for block in numba.prange(parts.shape[0] // (2 * channels)):
-        b, first, last = _block(block, cloud)
-        part = 2 * block * channels
-        parts[part : part + 2 * channels] = 0
+    points, slabs = uv.shape[0] // (2 * channels), channels // slab
+    for task in numba.prange(_tasks(points, cloud, slabs)):
+        b, s, block, first, last = _task(task, cloud, slabs)
+        low, v_at = s * slab, (slabs + s) * points * slab
+        origin = load_pair(mean, b * channels + low)
+        total, products = repeat(0, origin), repeat(0, origin)
         for i in range(first, last):
-            for c in range(0, channels, vector):
-                g = load(grad, i * grad_step + c)
-                up = positive(load(y, i * y_step + c))
-                g = where(up, g, g * repeat(0.2, g))
-                place = (2 * i + 1) * channels + c
-                store(duv, place, g)
-                apart = load(uv, place) - load(mean, b * channels + c)
-                store(parts, part + c, load(parts, part + c) + g)
-                products = load(parts, part + channels + c) + g * apart
-                store(parts, part + channels + c, products)
+            g = load_pair(grad, i * grad_step + low)
+            up = positive(load_pair(y, i * y_step + low))
+            g = where(up, g, g * repeat(0.2, g))
+            store(duv, i * slab + v_at, g)
+            total = total + g
+            products = products + g * (load_pair(uv, i * slab + v_at) - origin)
+        store(parts, 2 * block * channels + low, total)
+        store(parts, (2 * block + 1) * channels + low, products)
 
 
 @numba.njit(parallel=True, **FLAGS)
@@ -240,43 +251,43 @@ def collect(
     channels: int,
     duv: np.ndarray,
     parts: np.ndarray,
-    vector: int,
+    slab: int,
 ) -> None:
-    """What reaches u through the maxima: sums over the points that chose it, in the left half.
+    """What reaches u through the maxima: sums over the points that chose it, in the first half.
 
     Args:
-        rank: (M, C), which neighbour each point chose.
+        rank: (S, M, L), which neighbour each point chose.
         start, who, which: from `adjacency_cpu.reverse`.
-        uv: (M, 2 C).
+        uv: (2 S, M, L).
         cloud, channels: N, C.
-        duv: (M, 2 C): its left half is filled, from its right one.
+        duv: (2 S, M, L): its first half is filled, from its second one.
         parts: (B blocks, C), to be filled: sums of the results times u.
-        vector: numbers in a vector.
+        slab: L.
     """
-    for block in numba.prange(parts.shape[0] // channels):
-        _, first, last = _block(block, cloud)
-        part = block * channels
-        parts[part : part + channels] = 0
+    points, slabs = start.shape[0] - 1, channels // slab
+    for task in numba.prange(_tasks(points, cloud, slabs)):
+        _, s, block, first, last = _task(task, cloud, slabs)
+        u_at, v_at = s * points * slab, (slabs + s) * points * slab
+        products = repeat(0, load_pair(uv, u_at))
         for j in range(first, last):
-            for c in range(0, channels, vector):
-                u = load(uv, 2 * j * channels + c)
-                total = repeat(0, u)
-                for n in range(start[j], start[j + 1]):
-                    i = who[n]
-                    g = load(duv, (2 * i + 1) * channels + c)
-                    chosen = load_whole(rank, i * channels + c, g)
-                    here = same(chosen, repeat_whole(which[n], g))
-                    total = total + where(here, g, repeat(0, g))
-                store(duv, 2 * j * channels + c, total)
-                store(parts, part + c, load(parts, part + c) + total * u)
+            u = load_pair(uv, j * slab + u_at)
+            total = repeat(0, u)
+            for n in range(start[j], start[j + 1]):
+                row = who[n] * slab
+                g = load_pair(duv, row + v_at)
+                here = same(load_whole(rank, row + u_at, g), repeat_whole(which[n], g))
+                total = total + where(here, g, repeat(0, g))
+            store(duv, j * slab + u_at, total)
+            products = products + total * u
+        store(parts, block * channels + s * slab, products)
 
 
 @numba.njit(**FLAGS)
 def _sum_rows(x: np.ndarray, rows: np.ndarray, low: int, high: int, step: int, place: int) -> Any:
-    """Sum of the vectors at `place` of some rows of x, which are `step` apart."""
-    total = repeat(0, load(x, place))
+    """Sum of the pairs at `place` of some rows of x, which are `step` apart."""
+    total = repeat(0, load_pair(x, place))
     for n in range(low, high):
-        total = total + load(x, rows[n] * step + place)
+        total = total + load_pair(x, rows[n] * step + place)
     return total
 
 
@@ -293,7 +304,7 @@ def finish(
     statistics: bool,
     duv: np.ndarray,
     parts: np.ndarray,
-    vector: int,
+    slab: int,
 ) -> None:
     """In place, sums of gradients before the activation become gradients of u and v.
 
@@ -303,36 +314,35 @@ def finish(
     Args:
         near: (M k,), rows.
         start, who: from `adjacency_cpu.reverse`.
-        uv: (M, 2 C).
+        uv: (2 S, M, L).
         cloud, channels: N, C.
         mean: (B, C), mean of u + v.
         factors: (3, C).
         statistics: whether a and b count; they are those of batch statistics.
-        duv: (M, 2 C), changed in place.
+        duv: (2 S, M, L), changed in place.
         parts: (B blocks, C), to be filled: sums of dv.
-        vector: numbers in a vector.
+        slab: L.
     """
-    k = near.shape[0] // (start.shape[0] - 1)
-    width = 2 * channels
-    for block in numba.prange(parts.shape[0] // channels):
-        b, first, last = _block(block, cloud)
-        part = block * channels
-        parts[part : part + channels] = 0
+    points, slabs = start.shape[0] - 1, channels // slab
+    k = near.shape[0] // points
+    for task in numba.prange(_tasks(points, cloud, slabs)):
+        b, s, block, first, last = _task(task, cloud, slabs)
+        u_at, v_at, c = s * points * slab, (slabs + s) * points * slab, s * slab
+        f, origin = load_pair(factors, c), load_pair(mean, b * channels + c)
+        each, slope = load_pair(factors, channels + c), load_pair(factors, 2 * channels + c)
+        total = repeat(0, f)
         for i in range(first, last):
             low, high = start[i], start[i + 1]
-            for c in range(0, channels, vector):
-                f = load(factors, c)
-                left, right = i * width + c, i * width + channels + c
-                du, dv = f * load(duv, left), f * load(duv, right)
-                if statistics:
-                    each, slope = load(factors, channels + c), load(factors, 2 * channels + c)
-                    origin = load(mean, b * channels + c)
-                    of_u = _sum_rows(uv, near, i * k, i * k + k, width, c)
-                    of_v = _sum_rows(uv, who, low, high, width, channels + c)
-                    of_u = of_u + repeat(k, f) * (load(uv, right) - origin)
-                    of_v = of_v + repeat(high - low, f) * (load(uv, left) - origin)
-                    dv = dv - repeat(k, f) * each - slope * of_u
-                    du = du - repeat(high - low, f) * each - slope * of_v
-                store(duv, left, du)
-                store(duv, right, dv)
-                store(parts, part + c, load(parts, part + c) + dv)
+            left, right = i * slab + u_at, i * slab + v_at
+            du, dv = f * load_pair(duv, left), f * load_pair(duv, right)
+            if statistics:
+                of_u = _sum_rows(uv, near, i * k, i * k + k, slab, u_at)
+                of_v = _sum_rows(uv, who, low, high, slab, v_at)
+                of_u = of_u + repeat(k, f) * (load_pair(uv, right) - origin)
+                of_v = of_v + repeat(high - low, f) * (load_pair(uv, left) - origin)
+                dv = dv - repeat(k, f) * each - slope * of_u
+                du = du - repeat(high - low, f) * each - slope * of_v
+            store(duv, left, du)
+            store(duv, right, dv)
+            total = total + dv
+        store(parts, block * channels + c, total)

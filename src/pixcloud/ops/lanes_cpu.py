@@ -87,16 +87,29 @@ def _repeat(builder: Any, value: Any, count: int) -> Any:
     return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
 
 
+def _loader(vectors: int) -> Any:
+    def typed(_: Any, array: Any, place: Any) -> Any:
+        lanes = Lanes(array.dtype, vectors * _count(array.dtype))
+
+        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            address = _address(context, builder, sig.args[0], args[0], args[1])
+            return _load(builder, address, _element(array.dtype), lanes.count, _size(array.dtype))
+
+        return lanes(array, types.intp), generate
+
+    return typed
+
+
 @intrinsic
 def load(_: Any, array: Any, place: Any) -> Any:
     """array[place : place + 16] of fp32, or 8 of fp64."""
-    lanes = lanes_of(array.dtype)
+    return _loader(1)(_, array, place)
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        address = _address(context, builder, sig.args[0], args[0], args[1])
-        return _load(builder, address, _element(array.dtype), lanes.count, _size(array.dtype))
 
-    return lanes(array, types.intp), generate
+@intrinsic
+def load_pair(_: Any, array: Any, place: Any) -> Any:
+    """Two vectors, one after the other, as one value: an instruction on it becomes two."""
+    return _loader(2)(_, array, place)
 
 
 def _size(dtype: Any) -> int:

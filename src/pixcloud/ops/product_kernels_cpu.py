@@ -5,7 +5,7 @@ before, rows as (steps, T) and panels of columns as (steps, W), so that it strea
 caches. Rows lose an origin while they are packed. Each number is made by one thread in one order,
 so that results do not depend on the number of threads.
 
-Shape legend: M rows, K columns in, C columns out; T = PRODUCT_ROWS, W two vectors;
+Shape legend: M rows, K columns in, C columns out; T = PRODUCT_ROWS, W one or two vectors;
 P panels (P W >= columns).
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from pixcloud.ops.lanes_cpu import FLAGS, load, store
+from pixcloud.ops.lanes_cpu import FLAGS, load, repeat, store
 from pixcloud.ops.vector_cpu import PRODUCT_ROWS, product_tile
 
 TILES = 16  # tiles of a block of rows: they are packed once for all panels
@@ -24,6 +24,8 @@ TILES = 16  # tiles of a block of rows: they are packed once for all panels
 def _pack_tiles(
     x: np.ndarray,
     step: int,
+    leap: int,
+    slab: int,
     first: int,
     count: int,
     cloud: int,
@@ -36,39 +38,47 @@ def _pack_tiles(
         at, i = g * columns * PRODUCT_ROWS, first + g * PRODUCT_ROWS
         rows, of_cloud = min(PRODUCT_ROWS, first + count - i), i // cloud * columns
         if rows == PRODUCT_ROWS and (i + rows - 1) // cloud == i // cloud:
-            for c in range(columns):
-                centre = origin[of_cloud + c]
-                for r in range(PRODUCT_ROWS):
-                    packed[at + c * PRODUCT_ROWS + r] = x[(i + r) * step + c] - centre
+            for low in range(0, columns, slab):
+                begin = low // slab * leap - low
+                for c in range(low, min(columns, low + slab)):
+                    centre = origin[of_cloud + c]
+                    for r in range(PRODUCT_ROWS):
+                        value = x[begin + (i + r) * step + c]
+                        packed[at + c * PRODUCT_ROWS + r] = value - centre
             continue
         packed[at : at + columns * PRODUCT_ROWS] = 0
         for r in range(rows):
             of_cloud = (i + r) // cloud * columns
             for c in range(columns):
-                packed[at + c * PRODUCT_ROWS + r] = x[(i + r) * step + c] - origin[of_cloud + c]
+                value = x[c // slab * leap + (i + r) * step + c % slab]
+                packed[at + c * PRODUCT_ROWS + r] = value - origin[of_cloud + c]
 
 
 @numba.njit(parallel=True, **FLAGS)
 def multiply_rows(
     x: np.ndarray,
     step: int,
+    leap: int,
+    slab: int,
     rows: int,
     cloud: int,
     origin: np.ndarray,
     panels: np.ndarray,
     out: np.ndarray,
-    out_step: int,
+    out_slab: int,
     columns: int,
 ) -> None:
     """out = (x - origin) W.
 
     Args:
-        x: rows of K numbers, `step` apart.
-        step, rows, cloud: see x; M; rows that share an origin.
+        x: rows of K numbers, `step` apart; or of `slab` numbers, in slabs that are `leap` apart.
+        step, leap, slab: see x.
+        rows, cloud: M; rows that share an origin.
         origin: (M / cloud, K).
         panels: (P, K, W), panels of the right side, zeros beyond its columns.
-        out: rows of C numbers, `out_step` apart, to be filled.
-        out_step, columns: see out; C.
+        out: slabs of M rows of `out_slab` numbers, to be filled: (M, C) is one of them. A whole
+            number of W, if there are more.
+        out_slab, columns: see out; C.
     """
     count, deep, width = panels.shape
     right = panels.reshape(-1)
@@ -77,14 +87,15 @@ def multiply_rows(
         first, last = task * block, min(rows, task * block + block)
         packed = np.empty(block * deep, x.dtype)
         edge = np.empty(PRODUCT_ROWS * width, x.dtype)
-        _pack_tiles(x, step, first, last - first, cloud, origin, deep, packed)
+        _pack_tiles(x, step, leap, slab, first, last - first, cloud, origin, deep, packed)
         for p in range(count):
+            begin = p * width // out_slab * rows * out_slab + p * width % out_slab
             for i in range(first, last, PRODUCT_ROWS):
-                left, at = (i - first) * deep, i * out_step + p * width
+                left, at = (i - first) * deep, begin + i * out_slab
                 if i + PRODUCT_ROWS <= last and p * width + width <= columns:
                     product_tile(
                         *(packed, left, PRODUCT_ROWS, right, p * deep * width, deep),
-                        *(out, at, out_step, False),
+                        *(out, at, out_slab, False),
                     )
                 else:
                     product_tile(
@@ -93,7 +104,7 @@ def multiply_rows(
                     )
                     for r in range(min(PRODUCT_ROWS, last - i)):
                         for c in range(min(width, columns - p * width)):
-                            out[at + r * out_step + c] = edge[r * width + c]
+                            out[at + r * out_slab + c] = edge[r * width + c]
 
 
 @numba.njit(parallel=True, **FLAGS)
@@ -117,7 +128,7 @@ def pack_columns(
         chunks: (chunks, 2), the first row of each, and how many it has.
         packed: (chunks, P, most rows, W), to be filled; zeros beyond K.
         sums: (chunks, P W), to be filled.
-        vector: numbers in a vector, of which W has two.
+        vector: numbers in a vector, of which W has one or two.
     """
     panels, most, width = packed.shape[1:]
     numbers, totals = packed.reshape(-1), sums.reshape(-1)
@@ -126,16 +137,14 @@ def pack_columns(
         first, count = chunks[n, 0], chunks[n, 1]
         of_cloud, begin = first // cloud * columns + low, task * most * width
         if low + width <= columns:
-            a, b = load(origin, of_cloud), load(origin, of_cloud + vector)
-            total, other = a - a, b - b
-            for i in range(count):
-                at, row = begin + i * width, (first + i) * step + low
-                value, second = load(x, row) - a, load(x, row + vector) - b
-                store(numbers, at, value)
-                store(numbers, at + vector, second)
-                total, other = total + value, other + second
-            store(totals, task * width, total)
-            store(totals, task * width + vector, other)
+            for c in range(0, width, vector):
+                centre = load(origin, of_cloud + c)
+                total = repeat(0, centre)
+                for i in range(count):
+                    value = load(x, (first + i) * step + low + c) - centre
+                    store(numbers, begin + i * width + c, value)
+                    total = total + value
+                store(totals, task * width + c, total)
         else:
             totals[task * width : task * width + width] = 0
             for i in range(count):
@@ -150,6 +159,8 @@ def pack_columns(
 @numba.njit(parallel=True, **FLAGS)
 def multiply_columns(
     left: np.ndarray,
+    places: np.ndarray,
+    left_row: int,
     right: np.ndarray,
     chunks: np.ndarray,
     tasks: np.ndarray,
@@ -158,21 +169,23 @@ def multiply_columns(
     """out += left^T right over all rows of some chunks, as `pack_columns` has packed them.
 
     Args:
-        left: (chunks, P, most rows, W).
+        left: flat; panels of W columns, with rows that are `left_row` apart.
+        places: (chunks, P), where each panel begins.
+        left_row: see left.
         right: (chunks, P', most rows, W).
         chunks: (chunks, 2), as for `pack_columns`.
         tasks: (tasks, 2), which panel of `left`, and which of `right`.
         out: (P W, P' W), changed in place.
     """
-    panels, most, width = left.shape[1:]
-    others, length = right.shape[1], out.shape[1]
-    a, b, c = left.reshape(-1), right.reshape(-1), out.reshape(-1)
+    others, most, width = right.shape[1:]
+    length = out.shape[1]
+    b, c = right.reshape(-1), out.reshape(-1)
     for task in numba.prange(len(tasks)):
         p, q = tasks[task, 0], tasks[task, 1]
         for n in range(len(chunks)):
-            at, other = (n * panels + p) * most * width, (n * others + q) * most * width
+            at, other = places[n, p], (n * others + q) * most * width
             for r in range(0, width, PRODUCT_ROWS):
                 product_tile(
-                    *(a, at + r, width, b, other, chunks[n, 1]),
+                    *(left, at + r, left_row, b, other, chunks[n, 1]),
                     *(c, (p * width + r) * length + q * width, length, True),
                 )

@@ -5,7 +5,10 @@ copies of their input, and do all of a product that is symmetric. These take wha
 read it, run near the peak on processors with AVX2 and AVX-512, and give the same bits on any number
 of threads. The tiles are in `product_kernels_cpu`.
 
-Shape legend: M rows of B clouds, K columns in, C columns out.
+What lies in slabs, (S, M, L), is a matrix (M, S L) whose columns are cut into S runs of L, each
+with all of its rows: rows that are gathered from one slab stay in the cache.
+
+Shape legend: M rows of B clouds, K columns in, C columns out; W columns of a tile.
 """
 
 from __future__ import annotations
@@ -78,7 +81,8 @@ def rows_product(
     Args:
         x: (..., K), M rows in all, fp32 or fp64.
         panels: `panels_of` the matrix (K, C).
-        out: (M, C), contiguous, to be filled.
+        out: (M, C), contiguous, to be filled; or slabs (S, M, L), where L is a whole
+            number of W, and S L = C.
         origin: (B, K) or (K,), for runs of M / B rows each; None takes nothing off.
 
     Example:
@@ -89,11 +93,42 @@ def rows_product(
     use_torch_threads()
     numbers, step = strided(x)
     shared, cloud = _origins(origin, x)
+    columns = out.shape[1] if out.dim() == 2 else len(out) * out.shape[2]
     kernels.multiply_rows(
-        *(numbers, step, math.prod(x.shape[:-1]), cloud, shared),
+        *(numbers, step, 0, x.shape[-1], math.prod(x.shape[:-1]), cloud, shared),
+        *(panels, flat(out), out.shape[-1], columns),
+    )
+    return out
+
+
+def slab_rows_product(x: torch.Tensor, panels: np.ndarray, out: torch.Tensor) -> torch.Tensor:
+    """A matrix in slabs (S, M, L) times another one, (S L, C), of which there are `panels_of`.
+
+    Example:
+        >>> x, right = torch.rand(2, 5, 16), torch.rand(32, 3)
+        >>> found = slab_rows_product(x, panels_of(right), torch.empty(5, 3))
+        >>> torch.allclose(found, rows_of(x) @ right)
+        True
+    """
+    use_torch_threads()
+    slabs, rows, width = x.shape
+    kernels.multiply_rows(
+        *(flat(x), width, rows * width, width, rows, rows, np.zeros(slabs * width, flat(x).dtype)),
         *(panels, flat(out), out.shape[1], out.shape[1]),
     )
     return out
+
+
+def rows_of(x: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """A copy of slabs (S, M, L) as a matrix (M, S L).
+
+    Example:
+        >>> rows_of(torch.rand(2, 5, 16)).shape
+        torch.Size([5, 32])
+    """
+    slabs, rows, width = x.shape
+    out = torch.empty(rows, slabs, width, dtype=dtype or x.dtype)
+    return out.copy_(x.transpose(0, 1)).view(rows, slabs * width)
 
 
 def _chunks(rows: int, cloud: int) -> np.ndarray:
@@ -128,25 +163,40 @@ class _Panels:
         return packed, sums[:, : self.columns]
 
 
-def _result(left: _Panels, right: _Panels) -> np.ndarray:
-    width = left.memory.shape[3]
-    return np.zeros((left.count * width, right.count * width), left.numbers.dtype)
+class _Slabs:
+    """Slabs (S, M, L): they are panels as they lie."""
+
+    def __init__(self, x: torch.Tensor) -> None:
+        slabs, rows, self.step = x.shape
+        self.columns, width = slabs * self.step, _width(x.dtype)
+        self.numbers, self.count = flat(x), -(-self.columns // width)
+        low = np.arange(self.count) * width
+        self.begin = low // self.step * (rows * self.step) + low % self.step
+
+    def places(self, chunks: np.ndarray) -> np.ndarray:
+        """Where the panels of the chunks begin."""
+        places: np.ndarray = chunks[:, :1] * self.step + self.begin
+        return places
 
 
-def columns_product(
-    a: torch.Tensor, b: torch.Tensor, origin: torch.Tensor | None = None
-) -> torch.Tensor:
-    """a^T (b - origin), (K, C), of a (..., K) and b (..., C) with equally many rows.
+def _packed_places(packed: np.ndarray) -> np.ndarray:
+    """The same of panels that are packed, (chunks, P, most rows, W)."""
+    chunks, panels, most, width = packed.shape
+    return np.arange(chunks * panels).reshape(chunks, panels) * (most * width)
 
-    Args:
-        origin: (B, C) or (C,), for runs of M / B rows of b each; None takes nothing off.
 
-    Example:
-        >>> a, b = torch.rand(5, 3), torch.rand(5, 2)
-        >>> torch.allclose(columns_product(a, b), a.T @ b)
-        True
-    """
-    return _columns_product(a, b, origin)
+def _result(left: _Panels | _Slabs, right: _Panels) -> np.ndarray:
+    width = right.memory.shape[3]
+    return np.zeros((left.count * width, right.count * width), right.memory.dtype)
+
+
+def _multiply(
+    left: np.ndarray, right: np.ndarray, chunks: np.ndarray, tasks: np.ndarray, out: np.ndarray
+) -> None:
+    """out += left^T right over some chunks, of packed panels."""
+    kernels.multiply_columns(
+        *(left.reshape(-1), _packed_places(left), left.shape[3], right, chunks, tasks, out)
+    )
 
 
 def symmetric_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -158,25 +208,45 @@ def symmetric_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         >>> torch.allclose(symmetric_product(a, b), a.T @ b)
         True
     """
-    return _mirrored(_columns_product(a, b, None, symmetric=True))
-
-
-def _columns_product(
-    a: torch.Tensor, b: torch.Tensor, origin: torch.Tensor | None, *, symmetric: bool = False
-) -> torch.Tensor:
-    """The same; below its diagonal a symmetric one is left out."""
     use_torch_threads()
-    rows = math.prod(a.shape[:-1])
-    chunks = _chunks(rows, _origins(origin, b)[1])
-    left, right = _Panels(a, None, chunks), _Panels(b, origin, chunks)
-    out, tasks = _result(left, right), _tasks(left, right, symmetric)
+    chunks = _chunks(len(a), len(a))
+    left, right = _Panels(a, None, chunks), _Panels(b, None, chunks)
+    out, tasks = _result(left, right), _tasks(left, right, symmetric=True)
     for low in range(0, len(chunks), CHUNKS):
         some = chunks[low : low + CHUNKS]
-        kernels.multiply_columns(left.pack(some)[0], right.pack(some)[0], some, tasks, out)
+        _multiply(left.pack(some)[0], right.pack(some)[0], some, tasks, out)
+    return _mirrored(torch.from_numpy(out[: left.columns, : right.columns]))
+
+
+def slab_columns_product(
+    a: torch.Tensor, b: torch.Tensor, origin: torch.Tensor | None = None
+) -> torch.Tensor:
+    """a^T (b - origin), (S L, C), of a in slabs and b in rows.
+
+    Args:
+        a: (S, M, L), contiguous; L is a whole number of W.
+        b: (..., C), M rows in all.
+        origin: (B, C) or (C,), for runs of M / B rows of b each; None takes nothing off.
+
+    Example:
+        >>> a, b = torch.rand(2, 5, 32), torch.rand(5, 3)
+        >>> torch.allclose(slab_columns_product(a, b), rows_of(a).T @ b)
+        True
+    """
+    use_torch_threads()
+    chunks = _chunks(a.shape[1], _origins(origin, b)[1])
+    left, right = _Slabs(a), _Panels(b, origin, chunks)
+    out, tasks = _result(left, right), _tasks(left, right, symmetric=False)
+    for low in range(0, len(chunks), CHUNKS):
+        some = chunks[low : low + CHUNKS]
+        kernels.multiply_columns(
+            *(left.numbers, left.places(some), left.step),
+            *(right.pack(some)[0], some, tasks, out),
+        )
     return torch.from_numpy(out[: left.columns, : right.columns])
 
 
-def _tasks(left: _Panels, right: _Panels, symmetric: bool) -> np.ndarray:
+def _tasks(left: _Panels | _Slabs, right: _Panels, symmetric: bool) -> np.ndarray:
     """Panels of both sides, (tasks, 2): all pairs, or those that reach the diagonal or above."""
     pairs = [(p, q) for q in range(right.count) for p in range(q + 1 if symmetric else left.count)]
     return np.array(pairs, np.int64)
@@ -216,6 +286,6 @@ def square_product(
     for low in range(0, len(chunks), CHUNKS):
         some = chunks[low : low + CHUNKS]
         packed, found = side.pack(some)
-        kernels.multiply_columns(packed, packed, some, tasks, out)
+        _multiply(packed, packed, some, tasks, out)
         sums.index_add_(0, torch.from_numpy(some[:, 0] // cloud), torch.from_numpy(found).double())
     return _mirrored(torch.from_numpy(out[: side.columns, : side.columns])), sums
