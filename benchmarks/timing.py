@@ -11,14 +11,19 @@ from typing import Any
 def in_turns(
     ways: dict[str, Callable[[], Any]], rounds: int, *, warm: bool = True
 ) -> dict[str, list[float]]:
-    """Seconds of each way, one call of each per round; if `warm`, after one that does not count."""
+    """Seconds of each way, one call of each per round.
+
+    If `warm`, each call follows one of the same way that does not count, as a step of training
+    follows its like: else one way would find the memory and the caches as the other one leaves them.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds + warm):
+    for _ in range(rounds):
         for name, way in ways.items():
+            if warm:
+                way()
             start = time.perf_counter()
             way()
-            if number >= warm:
-                seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
