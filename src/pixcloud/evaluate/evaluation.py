@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from pixcloud._version import __version__
 from pixcloud.atomic import write_text
-from pixcloud.errors import ConfigError, DataError, WeightsError
+from pixcloud.errors import ConfigError, DataError, ResultsError, WeightsError
 from pixcloud.evaluate.command import results_file
 from pixcloud.evaluate.evaluation_settings import EvaluateConfig
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from pixcloud.evaluate.overview import Overview
     from pixcloud.evaluate.protocols import Protocol
     from pixcloud.evaluate.results import ResultRow
     from pixcloud.evaluate.side_by_side import SideBySide
@@ -37,15 +38,15 @@ WITHOUT_EFFECT = ("encoder", "out", "data", "cache", "threads")
 
 @dataclass(kw_only=True)
 class EvaluationResult:
-    """rows by protocol; skipped: protocol to the reason; comparison: of several encoders.
+    """rows by protocol; skipped: protocol to the reason; whole: all of them in one table.
 
     What is the same for all encoders, such as the hand-made descriptor, is there once.
-    Printing it shows a table for each protocol, and the comparison.
+    Printing it shows a table for each protocol, and the whole: of several encoders side by side.
     """
 
     rows: dict[str, list[ResultRow]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
-    comparison: SideBySide | None = None
+    whole: Overview | SideBySide | None = None
 
     def __rich_console__(self, console: Any, options: Any) -> Iterator[RenderableType]:
         from rich.text import Text
@@ -54,14 +55,14 @@ class EvaluationResult:
 
         for name, rows in self.rows.items():
             yield PROTOCOLS[name].table(rows, PROTOCOLS[name].title)
-        if self.comparison is not None:
-            yield self.comparison
+        if self.whole is not None:
+            yield self.whole
         for name, why in self.skipped.items():
             yield Text(f"{name} skipped: {why}")
 
 
 def evaluate_encoder(config: EvaluateConfig) -> EvaluationResult:
-    """Run every protocol that the data allow, and show a table of each.
+    """Run every protocol that the data allow, and show a table of each and one of them all.
 
     Args:
         config: see `EvaluateConfig`.
@@ -76,14 +77,15 @@ def evaluate_encoder(config: EvaluateConfig) -> EvaluationResult:
     Example:
         >>> evaluate_encoder(EvaluateConfig(encoder="runs/demo"))  # doctest: +SKIP
     """
+    from pixcloud.evaluate.overview import Overview
     from pixcloud.evaluate.results import read_rows
     from pixcloud.evaluate.side_by_side import side_by_side
 
     out, encoders = results_file(config.out, config.encoder), [config.encoder, *config.against]
     if twice := [name for name in encoders if encoders.count(name) > 1]:
         raise ConfigError(f"against: {twice[0]} is given twice; name other encoders")
-    if config.table and not config.against:
-        raise ConfigError("table: it compares encoders; name others by --against")
+    if config.table and Path(config.table).expanduser().is_dir():
+        raise ConfigError(f"table: {config.table} is a folder; name a file")
     if out.is_file():
         read_rows(out)  # a broken one is told before any work, and not as the fault of a protocol
     result, found = EvaluationResult(), {}
@@ -94,12 +96,23 @@ def evaluate_encoder(config: EvaluateConfig) -> EvaluationResult:
         reasons = "; ".join(f"{name}: {why}" for name, why in result.skipped.items())
         raise ConfigError(f"nothing could be evaluated: {reasons}")
     if len(encoders) > 1:
-        result.comparison = side_by_side(found, out.parent)
+        result.whole = side_by_side(found, out.parent)
+    else:
+        result.whole = Overview([row for rows in result.rows.values() for row in rows])
     if config.table:
-        assert result.comparison is not None
-        write_text(Path(config.table).expanduser(), result.comparison.markdown())
-        _say(f"table written to {config.table}")
+        _write_table(Path(config.table).expanduser(), result.whole.markdown())
     return result
+
+
+def _write_table(path: Path, text: str) -> None:
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise ResultsError(
+            f"{path}: the table was not written ({error.strerror or error}); the rows are in the "
+            "results file: the same command with another --table computes nothing again"
+        ) from error
+    _say(f"table written to {path}")
 
 
 def _evaluate(

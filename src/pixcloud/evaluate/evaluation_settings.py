@@ -40,9 +40,10 @@ class EvaluateConfig:
         optim: likewise.
         augment: likewise.
         baseline: of `pixcloud finetune` and `segment`.
-        against: other encoders, which go through the same; a table then compares each with the
-            first by paired tests.
-        table: Markdown file for that table.
+        against: other encoders, which go through the same; the last table then compares each with
+            the first by paired tests.
+        table: Markdown file for the last table: of all results of the encoder, or with `against`
+            of the encoders side by side.
         out: file to append the results to; the run's results.jsonl where the encoder is a run,
             else results.jsonl beside the encoder, or here for one from the Hub. What it holds
             already, of the same weights, data and settings, is shown and not computed again.

@@ -8,7 +8,6 @@ by the classifier that was chosen.
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -77,19 +76,15 @@ class _Tested:
 
     def kept(self) -> dict[str, Any]:
         """All but the classifier, whose weights are no part of the results."""
-        record = json.dumps(dataclasses.asdict(self.record))
         keys = ("passes", "seconds", "model_sha256")
-        return {key: getattr(self, key) for key in keys} | {"record": record}
+        return {key: getattr(self, key) for key in keys} | {"record": self.record.as_json()}
 
     @classmethod
     def of(cls, kept: dict[str, Any]) -> _Tested:
         """What `kept` gave."""
-        record = json.loads(str(kept["record"]))
-        for key in ("score", "losses"):
-            record[key] = None if record[key] is None else tuple(record[key])
         return cls(
             passes=kept["passes"],
-            record=FitRecord(**record),
+            record=FitRecord.of_json(str(kept["record"])),
             seconds=float(kept["seconds"]),
             model_sha256=str(kept["model_sha256"]),
         )
@@ -141,7 +136,9 @@ def run_finetune(
             # From scratch means all weights, also beside a frozen encoder.
             frozen = settings.freeze and name == encoder_name
             part = f"{'encoder' if name == encoder_name else 'scratch'}, {fraction} of labels"
-            if done := read_finished(part, say):
+            to_save = bool(config.save) and name == encoder_name
+            # What was kept has no weights, so that what is to be saved is trained in any case.
+            if not to_save and (done := read_finished(part, say)):
                 tested = _Tested.of(done)
             else:
                 tested = _fit_and_test(each, name, kept, train, test, config, frozen, say)

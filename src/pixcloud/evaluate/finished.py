@@ -1,8 +1,8 @@
 """Stage 9, finished parts: what a fraction or a trial of one evaluation gave -> kept until the end.
 
-Before it: `pixcloud.evaluate.evaluation`, which says where they are kept. `finetune` and `few_shot`
-write them as they go, and read what a call that was killed has left. A part is a small .npz file,
-whole or absent.
+Before it: `pixcloud.evaluate.evaluation`, which says where they are kept. `finetune`, `few_shot`
+and `segment` write them as they go, and read what a call that was killed has left. A part is a
+small .npz file, whole or absent.
 """
 
 from __future__ import annotations

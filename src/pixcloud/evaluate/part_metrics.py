@@ -7,6 +7,7 @@ offsets[label + 1] - 1.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,24 @@ class PartScores:
     class_miou: float
     accuracy: float
     by_category: dict[int, tuple[float, int]]
+
+    def means_as_json(self) -> str:
+        """All but `ious` as text, from which every number comes back to the last bit."""
+        return json.dumps(
+            {
+                "instance_miou": self.instance_miou,
+                "class_miou": self.class_miou,
+                "accuracy": self.accuracy,
+                "by_category": [[label, *found] for label, found in self.by_category.items()],
+            }
+        )
+
+    @classmethod
+    def of_json(cls, ious: np.ndarray, means: str) -> PartScores:
+        """From the IoU (S,) of each shape, and what `means_as_json` gave."""
+        values = json.loads(means)
+        by_category = {label: (mean, n) for label, mean, n in values.pop("by_category")}
+        return cls(ious=ious, by_category=by_category, **values)
 
 
 def shape_ious(

@@ -27,6 +27,7 @@ RULES = ("parts of the category", "any part")
 class SegmentResult:
     """rows of results; scores: (encoder, fraction, rule) -> `PartScores`; segmenters likewise.
 
+    What a call that did not end has left has scores, and no segmenter.
     Printed, it is the tables of `segment_tables`.
     """
 

@@ -220,10 +220,7 @@ def format_table(rows: Sequence[ResultRow], title: str = "Results") -> Table:
     """
     from rich.table import Table
 
-    invented = sum(row.dataset.startswith(SYNTHETIC) for row in rows)
-    if invented:
-        title += " (synthetic data)" if invented == len(rows) else " (partly synthetic data)"
-    table = Table(title=title)
+    table = Table(title=title + synthetic_mark(rows))
     origins = [f"{row.dataset} {row.split}, {row.n:,} samples, seed {row.seed}" for row in rows]
     shared = len(set(origins)) == 1
     if shared:
@@ -240,6 +237,14 @@ def format_table(rows: Sequence[ResultRow], title: str = "Results") -> Table:
         cells = [row.encoder, row.protocol, metric, f"{100 * row.value:.1f}", interval]
         table.add_row(*cells, *([] if shared else [origin]))
     return table
+
+
+def synthetic_mark(rows: Sequence[ResultRow]) -> str:
+    """What the title of a table says of rows of synthetic data; nothing where there are none."""
+    invented = sum(row.dataset.startswith(SYNTHETIC) for row in rows)
+    if not invented:
+        return ""
+    return " (synthetic data)" if invented == len(rows) else " (partly synthetic data)"
 
 
 def _to_line(row: ResultRow, more: dict[str, str]) -> str:

@@ -1,8 +1,8 @@
 """Stage 9, part segmentation: an encoder and clouds with parts -> a segmenter, rows of results.
 
-Before it: `pixcloud.evaluate.supervised`, `segmentation`, `segmenter`, `part_metrics`. After it:
-`pixcloud.evaluate.results`. The epoch is chosen on a part of the shapes in use; test is read once,
-by the segmenter that was chosen.
+Before it: `pixcloud.evaluate.supervised`, `segmentation`, `segmenter`, `part_metrics`,
+`part_splits`. After it: `pixcloud.evaluate.results`. The epoch is chosen on a part of the shapes in
+use; test is read once, by the segmenter that was chosen.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ import numpy as np
 
 from pixcloud.data.shapenetpart import part_offsets
 from pixcloud.encoders import PointEncoder
-from pixcloud.errors import ConfigError, DataError, some
-from pixcloud.evaluate.features import first_points, require_points
+from pixcloud.evaluate.finished import read_finished, write_finished
 from pixcloud.evaluate.folds import held_out
 from pixcloud.evaluate.label_subset import labelled_subset
 from pixcloud.evaluate.neighbours import with_neighbours
@@ -30,20 +29,17 @@ from pixcloud.evaluate.part_metrics import (
     share_interval,
 )
 from pixcloud.evaluate.part_result import RULES, SegmentResult
+from pixcloud.evaluate.part_splits import check_parts
 from pixcloud.evaluate.probe import untrained
 from pixcloud.evaluate.results import ResultRow, append_rows
-from pixcloud.evaluate.saved_model import check_place
 from pixcloud.evaluate.segment_settings import SegmentConfig
 from pixcloud.evaluate.segmentation import SegmentationTask
 from pixcloud.evaluate.segmenter import (
-    KIND,
     PointSegmenter,
     best_parts,
     build_segmenter,
-    require_point_features,
     save_segmenter,
 )
-from pixcloud.evaluate.splits import check_splits
 from pixcloud.evaluate.supervised import FitRecord, fit
 from pixcloud.evaluate.training_settings import check_optim
 from pixcloud.export import weights_sha256
@@ -55,12 +51,39 @@ SCRATCH = ", from scratch"
 
 @dataclasses.dataclass(kw_only=True, frozen=True)
 class _Tested:
-    """scores: of each rule of `RULES`; record of the fit; seconds that all took."""
+    """scores: of each rule of `RULES`; record of the fit; seconds that all took.
+
+    model: the segmenter; None where the rest was kept by a call that did not end.
+    """
 
     scores: dict[str, PartScores]
     record: FitRecord
     seconds: float
-    model: PointSegmenter
+    model_sha256: str
+    model: PointSegmenter | None = None
+
+    def kept(self) -> dict[str, Any]:
+        """All but the segmenter, whose weights are no part of the results."""
+        return {
+            "record": self.record.as_json(),
+            "seconds": self.seconds,
+            "model_sha256": self.model_sha256,
+            **{f"ious, {rule}": scores.ious for rule, scores in self.scores.items()},
+            **{f"means, {rule}": scores.means_as_json() for rule, scores in self.scores.items()},
+        }
+
+    @classmethod
+    def of(cls, kept: dict[str, Any]) -> _Tested:
+        """What `kept` gave."""
+        return cls(
+            scores={
+                rule: PartScores.of_json(kept[f"ious, {rule}"], str(kept[f"means, {rule}"]))
+                for rule in RULES
+            },
+            record=FitRecord.of_json(str(kept["record"])),
+            seconds=float(kept["seconds"]),
+            model_sha256=str(kept["model_sha256"]),
+        )
 
 
 def run_segment(
@@ -100,7 +123,7 @@ def run_segment(
     settings = config.segment
     check_optim(config.optim)
     encoder = with_neighbours(encoder, settings.k, settings.num_points, "segment.k")
-    _check(encoder, train, test, config)
+    check_parts(encoder, train, test, config)
     contenders = {encoder_name: encoder}
     if config.baseline == "scratch":
         contenders[encoder_name + SCRATCH] = untrained(encoder, settings.seed)
@@ -111,9 +134,17 @@ def run_segment(
         for name, each in contenders.items():
             # From scratch means all weights, also beside a frozen encoder.
             frozen = settings.freeze and name == encoder_name
-            tested = _fit_and_test(each, name, kept, train, test, config, frozen, say)
+            part = f"{'encoder' if name == encoder_name else 'scratch'}, {fraction} of shapes"
+            to_save = bool(config.save) and name == encoder_name
+            # What was kept has no weights, so that what is to be saved is trained in any case.
+            if not to_save and (done := read_finished(part, say)):
+                tested = _Tested.of(done)
+            else:
+                tested = _fit_and_test(each, name, kept, train, test, config, frozen, say)
+                write_finished(part, tested.kept())
             by_name[name] = tested
-            result.segmenters[name, fraction] = tested.model
+            if tested.model is not None:
+                result.segmenters[name, fraction] = tested.model
             details = _details(each, kept, train, config, tested, fraction, source)
             for rule, scores in tested.scores.items():
                 result.scores[name, fraction, rule] = scores
@@ -140,65 +171,6 @@ def protocol_name(fraction: float, frozen: bool, rule: str) -> str:
     """
     what = "frozen encoder" if frozen else "all weights"
     return f"part segmentation, {what}, {100 * fraction:g} % of shapes ({rule})"
-
-
-def joined(train: LabelledClouds, val: LabelledClouds) -> LabelledClouds:
-    """Train and val as one split.
-
-    Raises:
-        DataError: if they are not splits of one data set.
-    """
-    check_splits(train, val)
-    _same_parts(train, val)
-    if train.points.shape[1] != val.points.shape[1]:
-        raise DataError(f"{train.name}: clouds of train and val have different numbers of points")
-    assert train.parts is not None
-    assert val.parts is not None
-    return dataclasses.replace(
-        train,
-        split=f"{train.split} and {val.split}",
-        points=np.concatenate([train.points, val.points]),
-        labels=np.concatenate([train.labels, val.labels]),
-        parts=np.concatenate([train.parts, val.parts]),
-    )
-
-
-def _same_parts(first: LabelledClouds, second: LabelledClouds) -> None:
-    for clouds in (first, second):
-        if clouds.parts is None or clouds.part_names is None:
-            raise DataError(f"{clouds.name} {clouds.split}: its clouds have no parts")
-    if (first.part_names, first.part_labels) != (second.part_names, second.part_labels):
-        raise DataError(
-            f"{first.name} {first.split} and {second.split} do not have the same parts; give two "
-            "splits of one data set"
-        )
-
-
-def _check(
-    encoder: PointEncoder, train: LabelledClouds, test: LabelledClouds, config: SegmentConfig
-) -> None:
-    settings = config.segment
-    require_point_features(encoder)
-    check_splits(train, test)
-    _same_parts(train, test)
-    for clouds in (train, test):
-        first_points(clouds.points, settings.num_points)
-    require_points(encoder, settings.num_points, "segment.num_points")
-    if len(train.labels) < 2:
-        raise DataError(f"{train.name} {train.split}: a single shape; at least two are needed")
-    if unseen := set(test.labels.tolist()) - set(train.labels.tolist()):
-        names = some(test.classes[label] for label in sorted(unseen))
-        raise DataError(
-            f"{test.name} {test.split} holds categories that {train.split} lacks, and which "
-            f"nothing can learn: {names}; add training shapes, or leave these categories out"
-        )
-    if config.save:
-        check_place(config.save, KIND)
-        if len(settings.fractions) > 1:
-            raise ConfigError(
-                f"save keeps one segmenter, and segment.fractions has {len(settings.fractions)}: "
-                "give a single fraction"
-            )
 
 
 def _fit_and_test(
@@ -236,7 +208,8 @@ def _fit_and_test(
     title = f"{name}, {len(kept):,} of {len(train.labels):,} shapes"
     record = fit(model, task, config.fit, config.optim, seed=settings.seed, title=title, say=say)
     scores = score_parts(model, test, settings.batch_size)
-    return _Tested(scores=scores, record=record, seconds=time.perf_counter() - started, model=model)
+    seconds, sha256 = time.perf_counter() - started, weights_sha256(model)
+    return _Tested(scores=scores, record=record, seconds=seconds, model_sha256=sha256, model=model)
 
 
 def score_parts(
@@ -292,7 +265,7 @@ def _details(
         "epoch": record.epoch,
         "epochs_run": record.epochs,
         "validation_miou": record.score[0] if record.score else None,
-        "model_sha256": weights_sha256(tested.model),
+        "model_sha256": tested.model_sha256,
         "segment": dataclasses.asdict(settings) | {"fractions": list(settings.fractions)},
         "fit": dataclasses.asdict(config.fit),
         "optim": dataclasses.asdict(config.optim),

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from pixcloud.evaluate.outcomes import Paired, compare_outcomes, read_outcomes
 from pixcloud.evaluate.results import SYNTHETIC, ResultRow, table_of
+from pixcloud.evaluate.tables import markdown, terminal
 
 if TYPE_CHECKING:
     from rich.console import Group
-    from rich.table import Table
 
 # What some protocols report beside their main number, on the same predictions.
 BASELINES = (", untrained", ", from scratch")
@@ -75,37 +75,11 @@ class SideBySide:
         return rows
 
     def __rich__(self) -> Group:
-        from rich.console import Group
-
-        return Group(*(_terminal(title, cells) for title, cells in self.tables().items()))
+        return terminal(self.tables(), ("value", f"minus {self.first}"))
 
     def markdown(self) -> str:
         """The same tables in Markdown."""
-        parts = []
-        for title, cells in self.tables().items():
-            heading, *rows = ([cell.replace("|", "\\|") for cell in row] for row in cells)
-            lines = [heading, ["---"] * len(heading), *rows]
-            text = "\n".join(f"| {' | '.join(row)} |" for row in lines)
-            parts.append(f"## {title}\n\nValues in per cent.\n\n{text}\n")
-        return "\n".join(parts)
-
-
-def _terminal(title: str, cells: list[list[str]]) -> Table:
-    from rich.table import Table
-
-    heading, *rows = cells
-    table = Table(title=title)
-    for place, name in enumerate(heading):
-        table.add_column(name, justify="right" if place in (3, 4) else "left")
-    shown: list[str] = []
-    for row in rows:
-        if again := row[:2] == shown:
-            row = ["", "", *row[2:]]
-        elif shown:
-            table.add_section()
-        shown = shown if again else row[:2]
-        table.add_row(*row)
-    return table
+        return markdown(self.tables())
 
 
 def side_by_side(found: Mapping[str, Sequence[ResultRow]], folder: Path) -> SideBySide:

@@ -6,6 +6,8 @@ through `Task`. It knows no test split: its score comes from a validation part, 
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -57,6 +59,18 @@ class FitRecord:
     epochs: int
     score: tuple[float, ...] | None
     losses: tuple[float, ...]
+
+    def as_json(self) -> str:
+        """As text, from which every number comes back to the last bit."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def of_json(cls, text: str) -> FitRecord:
+        """What `as_json` gave."""
+        values = json.loads(text)
+        for key in ("score", "losses"):
+            values[key] = None if values[key] is None else tuple(values[key])
+        return cls(**values)
 
 
 def batches_of(size: int, batch_size: int, order: np.ndarray) -> list[np.ndarray]:

@@ -99,7 +99,8 @@ def segment(config: SegmentConfig) -> SegmentResult:
         >>> segment(SegmentConfig(encoder="runs/demo"))  # doctest: +SKIP
     """
     from pixcloud.data.sources import open_parts, split_there
-    from pixcloud.evaluate.segment import joined, run_segment
+    from pixcloud.evaluate.part_splits import joined
+    from pixcloud.evaluate.segment import run_segment
 
     out, source = results_file(config.out, config.encoder), config.data.source
     train = open_parts(source, "train")
