@@ -14,7 +14,7 @@ def in_turns(
     """Seconds of each way, one call of each per round.
 
     If `warm`, each call follows one of the same way that does not count, as a step of training
-    follows its like: else one way would find the memory and the caches as the other one leaves them.
+    follows its like: else one way would find memory and caches as the other one leaves them.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
