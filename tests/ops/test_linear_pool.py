@@ -68,7 +68,9 @@ def clouds(kind: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("way", ["kernels", "torch"])
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("kind", ["random", "duplicates", "one cloud", "one point", "far", "blocks"])
+@pytest.mark.parametrize(
+    "kind", ["random", "duplicates", "one cloud", "one point", "far", "blocks"]
+)
 def test_against_torch(
     kind: str, training: bool, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
