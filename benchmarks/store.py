@@ -4,13 +4,19 @@ Vectors of 256 numbers. "shapes": 2,000 clusters, each with 16 directions of its
 noise, as features of shapes of some kinds have; "noise": no structure at all, which no index can
 make use of. Queries are further vectors of the same kind, each asked alone as a user would; every
 answer's ten names are compared with those of the exact search.
+
+`python -m benchmarks.store NAMES_AND_FEATURES.npz [COUNT]` takes features of a real encoder, as
+`pixcloud embed --out` writes them, and makes COUNT vectors (a million) between each and one of its
+16 nearest. These are single features carried further, not as many shapes.
 """
 
 from __future__ import annotations
 
 import statistics
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +25,7 @@ import numpy as np
 from benchmarks.machine import machine
 from pixcloud.store import About, VectorStore
 
+Maker = Callable[[int, int], np.ndarray]
 DIM, K = 256, 10
 KINDS = ("shapes", "noise")
 _BATCH = 10_000
@@ -29,7 +36,7 @@ def run(rounds: int = 200, *, small: bool = False) -> dict[str, Any]:
     count = 5_000 if small else 1_000_000
     with tempfile.TemporaryDirectory() as folder:
         results = {
-            kind: _measure(Path(folder) / kind, kind, count, 20 if small else rounds)
+            kind: _measure(Path(folder) / kind, kind, _maker(kind), count, 20 if small else rounds)
             for kind in KINDS[: 1 if small else 2]
         }
     return {"benchmark": "store", "machine": machine(), "results": results}
@@ -51,9 +58,8 @@ def table(report: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _measure(folder: Path, kind: str, count: int, queries: int) -> dict[str, Any]:
-    make = _maker(kind)
-    with VectorStore(folder, About(dim=DIM, encoder=kind)) as store:
+def _measure(folder: Path, kind: str, make: Maker, count: int, queries: int) -> dict[str, Any]:
+    with VectorStore(folder, About(dim=make(-1, 1).shape[1], encoder=kind)) as store:
         start = time.perf_counter()
         for first in range(0, count, _BATCH):
             size = min(_BATCH, count - first)
@@ -93,7 +99,7 @@ def _ask(
     return names, {"median": statistics.median(milliseconds), "p99": p99}
 
 
-def _maker(kind: str) -> Any:
+def _maker(kind: str) -> Maker:
     """Makes some vectors (S, D) from their first number alone."""
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((2000, DIM), np.float32)
@@ -113,3 +119,35 @@ def _maker(kind: str) -> Any:
         return vectors
 
     return make
+
+
+def between(features: np.ndarray, near: int = 16) -> Maker:
+    """Makes vectors (S, D) between features (F, D), scaled to length 1, and their nearest ones.
+
+    >>> between(np.eye(40, 3, dtype=np.float32))(0, 5).shape
+    (5, 3)
+    """
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    nearest = np.argsort(-(unit @ unit.T), axis=1, kind="stable")[:, 1 : near + 1]
+
+    def make(first: int, size: int) -> np.ndarray:
+        draw = np.random.default_rng([1, first + 1])
+        places = draw.integers(0, len(unit), size)
+        others = nearest[places, draw.integers(0, nearest.shape[1], size)]
+        share = draw.random((size, 1), np.float32)
+        return ((1 - share) * unit[places] + share * unit[others]).astype(np.float32)
+
+    return make
+
+
+def main(path: str, count: int = 1_000_000) -> None:
+    """Measure a store of vectors between the features of a file."""
+    with np.load(path, allow_pickle=False) as stored, tempfile.TemporaryDirectory() as folder:
+        make = between(stored["features"])
+        results = {"between features": _measure(Path(folder) / "store", path, make, count, 200)}
+    for what, value in table({"results": results}):
+        print(f"  {what:<72} {value}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(int, sys.argv[2:3]))
