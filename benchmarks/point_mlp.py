@@ -63,7 +63,8 @@ class Stage(nn.Module):
         own = F.embedding(rows, flat)
         apart = deviation(own, flat, index)[:, None, None]
         # The layer sees [(x_j - x_i) / apart * scale + shift ; x_i]: here as u_j + v_i.
-        relative, absolute = self.lift[0].weight.split(width, dim=1)
+        weight: torch.Tensor = self.lift.get_parameter("0.weight")
+        relative, absolute = weight.split(width, dim=1)
         u = F.linear(x, relative * self.scale) / apart.view(-1, 1, 1)
         v = F.linear(own, absolute) - F.embedding(rows, u.flatten(0, 1)) + relative @ self.shift
         edges = F.embedding(index, u.flatten(0, 1)) + v[:, :, None]
