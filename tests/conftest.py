@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("PIXCLOUD_CACHE", str(cache))
 
 
-@pytest.fixture(autouse=True)
-def _one_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def _one_precision() -> Iterator[None]:
     """Runs that are compared are of one precision, whatever a busy machine measures in between."""
-    monkeypatch.setattr(
-        "pixcloud.machine_settings.choose_precision", lambda device: ("32", "for tests")
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "pixcloud.machine_settings.choose_precision", lambda device: ("32", "for tests")
+        )
+        yield
 
 
 @pytest.fixture(scope="session")
