@@ -1,9 +1,9 @@
 """Stage 4, products of the processor operators: rows times a matrix, and columns with columns.
 
-The library's products run at four fifths of what these processors can do, or less, need centred
-copies of their input, and do all of a product that is symmetric. These take what is centred as they
-read it, run near the peak on processors with AVX2 and AVX-512, and give the same bits on any number
-of threads. The tiles are in `product_kernels_cpu`.
+The library's products need centred copies of their input, and do all of a product that is
+symmetric. These centre what they read, and give the same bits on any number of threads. On an AMD
+processor with AVX-512 they run at nine tenths of its peak, the library's at four fifths; with AVX2
+alone, or on other makes, they have not been timed. The tiles are in `product_kernels_cpu`.
 
 What lies in slabs, (S, M, L), is a matrix (M, S L) whose columns are cut into S runs of L, each
 with all of its rows: rows that are gathered from one slab stay in the cache.
