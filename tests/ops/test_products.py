@@ -152,7 +152,7 @@ def test_same_bits_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(("kind", "limit"), KINDS)
 @pytest.mark.parametrize("points", [1, 31, 64, 2200])
 def test_products_by_bits(points: int, kind: torch.dtype, limit: float) -> None:
-    clouds, columns, channels = 2, 32, 128
+    clouds, columns, channels = 2, 32, 640
     chance = np.random.default_rng(0)
     truth = chance.integers(0, 2, (clouds, points, channels), np.uint8)
     bits = np.packbits(truth.reshape(-1, channels), axis=1, bitorder="little").view(np.uint64)
@@ -168,7 +168,7 @@ def test_products_by_bits(points: int, kind: torch.dtype, limit: float) -> None:
 
     weight, base = numbers(channels, columns, kind=kind), numbers(clouds, columns, kind=kind)
     before = numbers(clouds, points, columns, kind=kind, seed=1)
-    out, vector = before.clone(), 64 // kind.itemsize
+    out, vector = before.clone(), 128 // kind.itemsize
     bit_products_cpu.add_chosen_channels(
         *(np.ascontiguousarray(bits.T), points, weight.view(-1).numpy(), columns, factor.numpy()),
         *(base.view(-1).numpy(), place, extra.numpy(), out.view(-1).numpy(), vector),

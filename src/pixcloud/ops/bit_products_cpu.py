@@ -7,7 +7,8 @@ first-level cache, where a plain product costs four multiply-adds: the method of
 
 Bits lie in words: `bits` has one for 64 channels of a point, `turned` one for 32 points of a cloud
 and a channel. Columns are done by one thread each, in one order, so that results do not depend on
-the number of threads. Arrays of numbers are flat, columns are whole vectors (`lanes_cpu`).
+the number of threads. Arrays of numbers are flat, columns are whole pairs of vectors
+(`lanes_cpu`).
 
 Shape legend: B clouds, N points, M = B N rows, C columns, D channels (a multiple of 64).
 """
@@ -20,13 +21,18 @@ import numba
 import numpy as np
 from llvmlite import ir
 
-from pixcloud.ops.lanes_cpu import BYTES, FLAGS, intrinsic, lanes_of, load, repeat, store, to_line
+from pixcloud.ops.lanes_cpu import BYTES as VECTOR_BYTES
+from pixcloud.ops.lanes_cpu import FLAGS, intrinsic, pair_of, repeat, store, to_line
+from pixcloud.ops.lanes_cpu import load_pair as load
 
-WORD = 64  # bits of a word
+WORD = 32  # bits that are added at once
 SOME = 4  # rows of a table
 SUMS = 1 << SOME  # their sums
-TABLES = WORD // SOME  # tables of a word: 16 KiB of fp32, half of most first-level caches
-RUN = 2048
+# Two vectors for each sum: what the bits choose is found once for both. Beside the additions, to
+# find it is what costs.
+BYTES = 2 * VECTOR_BYTES
+TABLES = WORD // SOME  # tables of a word: 16 KiB, half of most first-level caches
+POINTS, CHANNELS = 2048, 512  # of one task, for which the tables are made
 
 
 @numba.njit(**FLAGS)
@@ -53,7 +59,7 @@ def _room(count: int, like: np.ndarray) -> np.ndarray:
 @intrinsic
 def _sum(_: Any, table: Any, word: Any) -> Any:
     """Sum of the vectors that the bits of a word choose, one of each of the tables."""
-    return lanes_of(table.dtype)(table, word), _generate_sum
+    return pair_of(table.dtype)(table, word), _generate_sum
 
 
 def _generate_sum(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -104,14 +110,14 @@ def add_chosen_channels(
         base: (B, C).
         place: (B, D), points of the cloud.
         out: (M, C), changed in place.
-        vector: numbers in a vector.
+        vector: numbers in two vectors.
     """
     clouds, channels = factor.shape
-    panels, runs = columns // vector, -(-cloud // RUN)
+    panels, runs = columns // vector, -(-cloud // POINTS)
     for task in numba.prange(clouds * runs * panels):
         b, rest = task // (runs * panels), task % (runs * panels)
-        low, c = rest // panels * RUN, rest % panels * vector
-        first, high = b * cloud, min(cloud, low + RUN)
+        low, c = rest // panels * POINTS, rest % panels * vector
+        first, high = b * cloud, min(cloud, low + POINTS)
         table = _room(TABLES * SUMS * vector, out)
         sums = _room((high - low) * vector, out)
         sums[:] = 0
@@ -126,8 +132,9 @@ def add_chosen_channels(
                     repeat(factor[b, d + 2], start) * load(weight, (d + 2) * columns + c),
                     repeat(factor[b, d + 3], start) * load(weight, (d + 3) * columns + c),
                 )
+            half = np.uint64(w % 2 * WORD)
             for i in range(high - low):
-                value = _sum(table, bits[w, first + low + i])
+                value = _sum(table, bits[w // 2, first + low + i] >> half)
                 store(sums, i * vector, load(sums, i * vector) + value)
         of_cloud = load(base, b * columns + c)
         for i in range(high - low):
@@ -143,7 +150,7 @@ def add_chosen_channels(
 
 @numba.njit(**FLAGS)
 def _row(x: np.ndarray, i: int, last: int, columns: int, c: int, origin: np.ndarray) -> Any:
-    """Vector of row i less the origin; zeros from the row `last` on."""
+    """Pair of vectors of row i less the origin; zeros from the row `last` on."""
     centre = load(origin, c)
     if i < last:
         return load(x, i * columns + c) - centre
@@ -173,19 +180,21 @@ def sum_chosen_points(
         factor, extra: (B, D).
         place: (B, D), points of the cloud.
         out: (D, C), to be filled.
-        vector: numbers in a vector.
+        vector: numbers in two vectors.
     """
-    clouds, halves, channels = turned.shape
-    for panel in numba.prange(columns // vector):
-        c = panel * vector
+    clouds, words, channels = turned.shape
+    panels, runs = columns // vector, -(-channels // CHANNELS)
+    for task in numba.prange(panels * runs):
+        c, low = task % panels * vector, task // panels * CHANNELS
+        high = min(channels, low + CHANNELS)
         centre = load(origin, c)
         table = _room(TABLES * SUMS * vector, out)
-        sums, total = _room(channels * vector, out), _room(channels * vector, out)
+        sums, total = _room((high - low) * vector, out), _room((high - low) * vector, out)
         total[:] = 0
         for b in range(clouds):
             last = b * cloud + cloud
             sums[:] = 0
-            for w in range(halves // 2):
+            for w in range(words):
                 for n in range(TABLES):
                     i = b * cloud + w * WORD + SOME * n
                     _fill(
@@ -195,14 +204,15 @@ def sum_chosen_points(
                         _row(x, i + 2, last, columns, c, origin),
                         _row(x, i + 3, last, columns, c, origin),
                     )
-                for d in range(channels):
-                    word = np.uint64(turned[b, 2 * w + 1, d]) << np.uint64(WORD // 2)
-                    value = _sum(table, word | np.uint64(turned[b, 2 * w, d]))
-                    store(sums, d * vector, load(sums, d * vector) + value)
-            for d in range(channels):
+                for d in range(low, high):
+                    at = (d - low) * vector
+                    value = _sum(table, np.uint64(turned[b, w, d]))
+                    store(sums, at, load(sums, at) + value)
+            for d in range(low, high):
+                at = (d - low) * vector
                 chosen = load(x, (b * cloud + np.int64(place[b, d])) * columns + c) - centre
-                value = repeat(factor[b, d], centre) * load(sums, d * vector)
+                value = repeat(factor[b, d], centre) * load(sums, at)
                 value = value + repeat(extra[b, d], centre) * chosen
-                store(total, d * vector, load(total, d * vector) + value)
-        for d in range(channels):
-            store(out, d * columns + c, load(total, d * vector))
+                store(total, at, load(total, at) + value)
+        for d in range(low, high):
+            store(out, d * columns + c, load(total, (d - low) * vector))

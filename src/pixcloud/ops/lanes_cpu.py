@@ -63,6 +63,11 @@ def lanes_of(dtype: Any) -> Lanes:
     return Lanes(dtype, _count(dtype))
 
 
+def pair_of(dtype: Any) -> Lanes:
+    """Type of two vectors, one after the other, of a numba type."""
+    return Lanes(dtype, 2 * _count(dtype))
+
+
 def _integers(floats: Lanes) -> Lanes:
     """Whole numbers as wide as the floats, so that comparisons of either choose among the other."""
     return Lanes(types.int32 if floats.dtype == types.float32 else types.int64, floats.count)

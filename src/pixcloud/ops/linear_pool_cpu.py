@@ -14,7 +14,7 @@ So three products of M x C x D become one, two of M x C x C (one of them symmetr
 and neither h nor its gradient is ever whole. x is centred first, so that points far from the origin
 keep their digits.
 
-Shape legend: B clouds, N points, M = B N rows, C channels in (padded to whole vectors), D channels
+Shape legend: B clouds, N points, M = B N rows, C channels in (padded to pairs of vectors), D channels
 (padded to whole words of bits).
 """
 
@@ -84,7 +84,7 @@ def _width(channels: int) -> int:
 def _signed(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """W (D, C), rows with a negative BN scale negated, padded with zeros."""
     rows, columns = weight.shape
-    wide = (0, padded(columns, weight.dtype) - columns, 0, _width(rows) - rows)
+    wide = (0, padded(columns, weight.dtype, 2) - columns, 0, _width(rows) - rows)
     return F.pad(torch.where(scale[:, None] < 0, -weight, weight), wide)
 
 
@@ -94,9 +94,9 @@ def _pad(x: torch.Tensor) -> torch.Tensor:
 
 
 def _rows(x: torch.Tensor) -> torch.Tensor:
-    """x as rows (M, C) of whole vectors."""
+    """x as rows (M, C) of whole pairs of vectors."""
     rows = x.detach().reshape(-1, x.shape[-1])
-    short = padded(rows.shape[1], x.dtype) - rows.shape[1]
+    short = padded(rows.shape[1], x.dtype, 2) - rows.shape[1]
     return F.pad(rows, (0, short)) if short else rows
 
 
@@ -249,7 +249,7 @@ def backward(
         grad_x = _linear_part(rows, part.slope, half, saved)
         add_chosen_channels(
             *(saved.bits, num_points, flat(signed), rows.shape[1], part.at_bits, flat(base)),
-            *(saved.place, part.at_places, flat(grad_x), lanes(dtype)),
+            *(saved.place, part.at_places, flat(grad_x), 2 * lanes(dtype)),
         )
         grad_x = grad_x[:, : weight.shape[1]].reshape(x.shape)
     grad_weight = _grad_weight(rows, num_points, part, saved)[:channels, : weight.shape[1]]
@@ -291,7 +291,7 @@ def _grad_weight(rows: torch.Tensor, num_points: int, part: Gradient, saved: Bat
     out = empty(*signed.shape, like=rows)
     sum_chosen_points(
         *(saved.turned, num_points, flat(rows), rows.shape[1], flat(saved.origin), part.at_bits),
-        *(saved.place, part.at_places, flat(out), lanes(dtype)),
+        *(saved.place, part.at_places, flat(out), 2 * lanes(dtype)),
     )
     total, count = saved.of_clouds.sum(0), len(rows)
     # sum of h - centre over this process's points: 0 if there is no other
