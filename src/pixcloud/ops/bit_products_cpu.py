@@ -80,11 +80,11 @@ def _generate_sum(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         address = builder.bitcast(builder.gep(of_table, [place]), lanes.as_pointer())
         chosen = builder.load(address, align=int(sig.args[0].dtype.bitwidth) // 8)
         # Two sums, for each waits for the one before.
-        if n < 2:
+        if n < 4:
             totals.append(chosen)
         else:
-            totals[n % 2] = builder.fadd(totals[n % 2], chosen)
-    return builder.fadd(*totals)
+            totals[n % 4] = builder.fadd(totals[n % 4], chosen)
+    return builder.fadd(builder.fadd(totals[0], totals[1]), builder.fadd(totals[2], totals[3]))
 
 
 @numba.njit(parallel=True, **FLAGS)
