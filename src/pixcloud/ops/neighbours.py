@@ -60,7 +60,9 @@ def knn(x: torch.Tensor, k: int, queries: torch.Tensor | None = None) -> torch.T
         clouds = [x] if queries is None else [x, queries]
         exact = all(cloud.dtype == torch.float64 for cloud in clouds)
         kind = torch.float64 if exact else torch.float32
-        points, *asked = safe_to_square(*(cloud.detach().to(kind) for cloud in clouds))
+        # One copy of what lies apart, as the outputs of layers that lie side by side do.
+        whole = (cloud.detach().to(kind).contiguous() for cloud in clouds)
+        points, *asked = safe_to_square(*whole)
         return _nearest(points, asked[0] if asked else None, k)
 
 
