@@ -230,6 +230,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--last", action="store_true", help="with --final: probe the last epoch only, so no times"
     )
+    made.add_argument(
+        "--folds",
+        action="store_true",
+        help="also score by five folds of the train split, with every cloud turned",
+    )
     made.add_argument("--final", action="store_true", help="also score on the test split, once")
     return made
 
@@ -240,6 +245,10 @@ def main(words: list[str] | None = None) -> int:
     try:
         records = run(arguments)
         print("\n".join(table(records, records[0]["variant"])))
+        if arguments.folds:
+            from benchmarks.recipes_folds import folds
+
+            print("\n".join(["", *folds(records, arguments.source, arguments.out)]))
         if arguments.final:
             from benchmarks.recipes_final import final
 

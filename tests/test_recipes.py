@@ -18,7 +18,7 @@ from pixcloud.types import LabelledClouds
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import recipes, recipes_final
+from benchmarks import recipes, recipes_final, recipes_folds
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +85,26 @@ def test_variants_are_trained_once_and_scored(
     assert len(opened) == 2
 
 
+def test_every_train_cloud_is_predicted_once(
+    tree: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert recipes.main(words(tree, tmp_path, "--folds")) == 0
+    said = capsys.readouterr().out
+    scored = lines(tmp_path / "folds.jsonl")
+    assert [line["variant"] for line in scored] == ["crosspoint", "mild"]
+    # Round a cloud's own axis flat stays flat, so that an encoder of any weights can tell them.
+    assert all(line["n"] == 20 and line["accuracy"] > 0.5 for line in scored)
+    assert all((20 * line["accuracy"]).is_integer() for line in scored)
+    assert said.count("| mild |") == 2  # of the trainer's validation, and of the folds
+
+    monkeypatch.setattr(recipes_folds, "load_encoder", None)  # what is scored is not looked at
+    assert recipes.main(words(tree, tmp_path, "--folds")) == 0
+    assert capsys.readouterr().out == said
+
+
 def test_the_test_split_is_not_read_before_the_end(tree: Path, tmp_path: Path) -> None:
     copy = tmp_path / "tree"
     copy.mkdir()
@@ -97,7 +117,7 @@ def test_the_test_split_is_not_read_before_the_end(tree: Path, tmp_path: Path) -
         if "test" not in file.name:
             (folder / file.name).symlink_to(file)
     out = tmp_path / "out"
-    assert recipes.main(words(copy, out, variants="mild")) == 0
+    assert recipes.main(words(copy, out, "--folds", variants="mild")) == 0
     assert recipes.main(words(copy, out, "--final", variants="mild")) == 2
 
 
