@@ -359,7 +359,8 @@ def test_an_index_that_cannot_be_written_loses_nothing(
         store.add(names_of(2000), stored[:2000])
         store.build_index(silent)
         monkeypatch.setattr(approximate.ApproximateIndex, "_write", full)
-        store.add(names_of(200, "late"), stored[2000:])
+        with pytest.warns(RuntimeWarning, match="No space left on device"):
+            store.add(names_of(200, "late"), stored[2000:])
         assert len(store) == 2200
         assert store.search(stored[2000:2010], k=5) == store.search(
             stored[2000:2010], k=5, exact=True

@@ -14,8 +14,8 @@ So three products of M x C x D become one, two of M x C x C (one of them symmetr
 and neither h nor its gradient is ever whole. x is centred first, so that points far from the origin
 keep their digits.
 
-Shape legend: B clouds, N points, M = B N rows, C channels in (padded to pairs of vectors), D channels
-(padded to whole words of bits).
+Shape legend: B clouds, N points, M = B N rows, C channels in (padded to pairs of vectors), D
+channels (padded to whole words of bits).
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ are so many that adding puts them into the index.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -272,7 +272,10 @@ class VectorStore:
         self._late.keep(np.isin(self._late.numbers, there))
 
     def _extend_index(self) -> None:
-        """Put late rows into the index where they are many; what fails costs searches time only."""
+        """Put late rows into the index where they are many.
+
+        What fails costs searches time only, and is a warning: the rows themselves are there.
+        """
         noted, highest = self._index.noted(), self._highest()
         if noted is None:
             return
@@ -281,7 +284,7 @@ class VectorStore:
         if highest - max(last, self._tried) <= max(LATE, LATE_SHARE * size):
             return
         self._tried = highest
-        with suppress(OSError, RuntimeError, StoreError):
+        try:
             with self._file.told(), self._file.snapshot():
                 if not (self._index.load() and self._index.useful):
                     return
@@ -289,6 +292,14 @@ class VectorStore:
                 self._forget_removed()
             if len(self._late.numbers):
                 self._index.extend(self._late.numbers, self._late.vectors)
+        except (OSError, RuntimeError, StoreError) as error:
+            warnings.warn(
+                f"{self.folder}: what was added is there, but could not be put into the index "
+                f"({error}). Every search compares with it one by one, which is slower, until "
+                "`pixcloud embed`, or build_index() in Python, makes the index anew",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def _count(self) -> int:
         return int(self._base.execute("SELECT COUNT(*) FROM items").fetchone()[0])
