@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixcloud.ops import bit_products_cpu, products_cpu
+from pixcloud.ops import bit_products_cpu, pool_kernels_cpu, products_cpu
 from pixcloud.ops.products_cpu import (
     panels_of,
     rows_of,
@@ -180,3 +180,15 @@ def test_products_by_bits(points: int, kind: torch.dtype, limit: float) -> None:
         *(factor.numpy(), place, extra.numpy(), found.view(-1).numpy(), vector),
     )
     assert difference(found, torch.einsum("bnd,bnc->dc", matrix, before - origin)) < limit
+
+
+def test_rows_are_rounded_as_torch_does() -> None:
+    bits = np.random.default_rng(0).integers(0, 2**32, (37, 32), np.uint64).astype(np.uint32)
+    # Halfway between two, up and down to the even one; none, with all bits and with the lowest.
+    bits[0, :6] = 0x3F808000, 0x3F818000, 0xFFFFFFFF, 0x7F800001, 0x7F800000, 1
+    x = torch.from_numpy(bits.view(np.float32))
+    found = np.empty(x.numel(), np.uint16)
+    pool_kernels_cpu.halve_rows(x.reshape(-1).numpy(), np.zeros(32, np.float32), found, 16)
+    rounded = torch.from_numpy(found).view(torch.bfloat16).view(x.shape)
+    assert torch.equal(rounded.isnan(), x.isnan())
+    assert torch.equal(rounded.nan_to_num(0), x.bfloat16().nan_to_num(0))

@@ -136,6 +136,53 @@ def load_whole(_: Any, array: Any, place: Any, like: Any) -> Any:
 
 
 @intrinsic
+def load_like(_: Any, array: Any, place: Any, like: Any) -> Any:
+    """array[place : ...] as the floats `like`: numbers of their type, or of bf16 as 16 bits each."""
+    lanes = like if array.dtype == like.dtype else Lanes(types.int32, like.count)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = _address(context, builder, sig.args[0], args[0], args[1])
+        size = _size(array.dtype)
+        found = _load(builder, address, _element(array.dtype), like.count, size)
+        if array.dtype == like.dtype:
+            return found
+        # They are the upper halves of numbers of fp32.
+        wide = builder.zext(found, context.get_value_type(lanes))
+        upper = builder.shl(wide, ir.Constant(wide.type, [16] * like.count))
+        return builder.bitcast(upper, context.get_value_type(like))
+
+    return like(array, types.intp, like), generate
+
+
+@intrinsic
+def store_half(_: Any, array: Any, place: Any, value: Any) -> Any:
+    """array[place : ...] = numbers of fp32 as 16 bits of bf16 each, to the nearest even."""
+    if array.dtype != types.uint16 or value.dtype != types.float32:
+        raise TypeError(f"16 bits and fp32 are expected, not {array.dtype} and {value.dtype}")
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        words = ir.VectorType(ir.IntType(32), value.count)
+
+        def each(number: int) -> Any:
+            return ir.Constant(words, [number] * value.count)
+
+        bits = builder.bitcast(args[2], words)
+        last = builder.and_(builder.lshr(bits, each(16)), each(1))
+        near = builder.add(bits, builder.add(last, each(0x7FFF)))
+        # What is no number might become one.
+        none = builder.fcmp_unordered("uno", args[2], args[2])
+        kept = builder.select(none, each(0x7FC00000), near)
+        half = builder.trunc(
+            builder.lshr(kept, each(16)), ir.VectorType(ir.IntType(16), value.count)
+        )
+        address = _address(context, builder, sig.args[0], args[0], args[1])
+        builder.store(half, builder.bitcast(address, half.type.as_pointer()), align=2)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), generate
+
+
+@intrinsic
 def to_line(_: Any, array: Any) -> Any:
     """Numbers to skip until vectors lie in one line of the cache each; in two, they cost twice."""
 

@@ -181,14 +181,14 @@ def forward(
 
 def _pool(rows: torch.Tensor, half: bool, saved: Batch) -> None:
     """Fill what is found over the points of each cloud: best, place, sums and bits."""
-    batch, width = saved.best.shape
+    batch = len(saved.best)
     runs = _blocks(batch, len(rows) // batch)
-    h = empty(max(last - first for first, last in runs), width, like=rows)
     product = _Product(saved.signed.T, half, saved.origin)
+    h = product.room(max(last - first for first, last in runs))
     for first, last in runs:
         part = product(rows[first:last], out=h[: last - first])
         kernels.pool(
-            *(flat(part), first, len(rows) // batch),
+            *(flat(part.view(torch.uint16) if half else part), first, len(rows) // batch),
             *(flat(saved.scale), flat(saved.shift), flat(saved.centre)),
             *(saved.best.numpy(), saved.place, saved.sums.numpy()),
             *(saved.bits.reshape(-1).view(np.uint8), saved.turned.reshape(-1)),
@@ -197,16 +197,26 @@ def _pool(rows: torch.Tensor, half: bool, saved: Batch) -> None:
 
 
 class _Product:
-    """Products of rows less an origin with one matrix; of bf16 numbers with `half`."""
+    """Products of rows less an origin with one matrix; of bf16 numbers, and in bf16, with `half`."""
 
     def __init__(self, right: torch.Tensor, half: bool, origin: torch.Tensor) -> None:
-        self.origin, self.half = origin, half
+        self.origin, self.columns = origin, right.shape[1]
         self.right = right.bfloat16() if half else panels_of(right)
 
-    def __call__(self, rows: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    def room(self, rows: int) -> torch.Tensor:
+        """Where so many rows of the product find place."""
         if isinstance(self.right, torch.Tensor):
-            return out.copy_((rows - self.origin).bfloat16() @ self.right)
-        return rows_product(rows, self.right, out, self.origin)
+            return self.right.new_empty(rows, self.columns)
+        return empty(rows, self.columns, like=self.origin)
+
+    def __call__(self, rows: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        if not isinstance(self.right, torch.Tensor):
+            return rows_product(rows, self.right, out, self.origin)
+        left = self.right.new_empty(rows.shape)
+        kernels.halve_rows(
+            flat(rows), flat(self.origin), flat(left.view(torch.uint16)), lanes(rows.dtype)
+        )
+        return torch.mm(left, self.right, out=out)
 
 
 def backward(
@@ -280,8 +290,10 @@ def _linear_part(rows: torch.Tensor, slope: torch.Tensor, half: bool, saved: Bat
         return out.zero_()
     steep = saved.signed * -slope.to(rows.dtype)[:, None]
     product = _Product(symmetric_product(saved.signed, steep), half, saved.origin)
-    for first, last in _blocks(1, len(rows)) if half else [(0, len(rows))]:
-        product(rows[first:last], out=out[first:last])
+    if not half:
+        return product(rows, out=out)
+    for first, last in _blocks(1, len(rows)):
+        out[first:last] = product(rows[first:last], product.room(last - first))
     return out
 
 

@@ -19,6 +19,7 @@ from pixcloud.ops.lanes_cpu import (
     FLAGS,
     larger,
     load,
+    load_like,
     load_whole,
     missing,
     positive,
@@ -26,6 +27,7 @@ from pixcloud.ops.lanes_cpu import (
     repeat_whole,
     store,
     store_bits,
+    store_half,
     where,
     with_bits,
 )
@@ -67,7 +69,7 @@ def _pool_group(
     words = repeat_whole(0, top)
     total, slopes, products = repeat(0, top), repeat(0, top), repeat(0, top)
     for i in range(start, stop):
-        value = load(h, i * channels + c)
+        value = load_like(h, i * channels + c, top)
         above = larger(value, top)
         top = where(above, value, top)
         where_top = where(above, repeat_whole(point + i - start, value), where_top)
@@ -109,7 +111,7 @@ def pool(
     all points of a cloud when all its rows have been here, in order.
 
     Args:
-        h: (R, C), the rows from `first_row` on.
+        h: (R, C), the rows from `first_row` on; of numbers as the others, or of bf16 as 16 bits.
         first_row: a multiple of 32 within its cloud.
         cloud: N.
         scale, shift, mean: (C,).
@@ -131,7 +133,7 @@ def pool(
         begin = max(first_row, b * cloud)
         end = min(first_row + count, b * cloud + cloud)
         top, point = best[b, low:high].copy(), place[b, low:high].copy()
-        of_panel, of_group = np.zeros((3, high - low)), np.zeros(3 * (high - low), h.dtype)
+        of_panel, of_group = np.zeros((3, high - low)), np.zeros(3 * (high - low), scale.dtype)
         for block in range(begin, end, ROWS):
             of_group[:] = 0
             for start in range(block, min(end, block + ROWS), GROUP):
@@ -155,6 +157,25 @@ def pool(
             place[b, low + c] = point[c]
             for n in range(3):
                 sums[n, b, low + c] += of_panel[n, c]
+
+
+@numba.njit(parallel=True, **FLAGS)
+def halve_rows(x: np.ndarray, origin: np.ndarray, out: np.ndarray, vector: int) -> None:
+    """Rows less an origin, rounded.
+
+    Args:
+        x: (M, C) of fp32.
+        origin: (C,).
+        out: (M, C) of bf16 as 16 bits, to be filled.
+        vector: numbers in a vector.
+    """
+    channels = origin.shape[0]
+    rows = out.shape[0] // channels
+    for task in numba.prange(-(-rows // ROWS)):
+        for i in range(task * ROWS, min(rows, task * ROWS + ROWS)):
+            for c in range(0, channels, vector):
+                at = i * channels + c
+                store_half(out, at, load(x, at) - load(origin, c))
 
 
 @numba.njit(**FLAGS)
