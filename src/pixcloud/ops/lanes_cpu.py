@@ -137,7 +137,7 @@ def load_whole(_: Any, array: Any, place: Any, like: Any) -> Any:
 
 @intrinsic
 def load_like(_: Any, array: Any, place: Any, like: Any) -> Any:
-    """array[place : ...] as the floats `like`: numbers of their type, or of bf16 as 16 bits each."""
+    """array[place : ...] as the floats `like`: of their own type, or of bf16 as 16 bits each."""
     lanes = like if array.dtype == like.dtype else Lanes(types.int32, like.count)
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:

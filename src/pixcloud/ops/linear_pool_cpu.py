@@ -197,7 +197,7 @@ def _pool(rows: torch.Tensor, half: bool, saved: Batch) -> None:
 
 
 class _Product:
-    """Products of rows less an origin with one matrix; of bf16 numbers, and in bf16, with `half`."""
+    """Products of rows less an origin with one matrix; of and in bf16 with `half`."""
 
     def __init__(self, right: torch.Tensor, half: bool, origin: torch.Tensor) -> None:
         self.origin, self.columns = origin, right.shape[1]
