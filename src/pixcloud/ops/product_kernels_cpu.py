@@ -17,6 +17,8 @@ import numpy as np
 from pixcloud.ops.lanes_cpu import FLAGS, load, repeat, store
 from pixcloud.ops.vector_cpu import PRODUCT_ROWS, product_tile
 
+# Steps of a sum that are made in registers: so many rows of a panel stay in the first-level cache.
+DEEP = 128
 TILES = 16  # tiles of a block of rows: they are packed once for all panels
 
 
@@ -90,21 +92,25 @@ def multiply_rows(
         _pack_tiles(x, step, leap, slab, first, last - first, cloud, origin, deep, packed)
         for p in range(count):
             begin = p * width // out_slab * rows * out_slab + p * width % out_slab
-            for i in range(first, last, PRODUCT_ROWS):
-                left, at = (i - first) * deep, begin + i * out_slab
-                if i + PRODUCT_ROWS <= last and p * width + width <= columns:
+            inside = p * width + width <= columns
+            for low in range(0, deep, DEEP):
+                steps, of_panel = min(DEEP, deep - low), (p * deep + low) * width
+                for i in range(first, last, PRODUCT_ROWS):
+                    left, at = (i - first) * deep + low * PRODUCT_ROWS, begin + i * out_slab
+                    if i + PRODUCT_ROWS <= last and inside:
+                        product_tile(
+                            *(packed, left, PRODUCT_ROWS, right, of_panel, steps),
+                            *(out, at, out_slab, low > 0),
+                        )
+                        continue
                     product_tile(
-                        *(packed, left, PRODUCT_ROWS, right, p * deep * width, deep),
-                        *(out, at, out_slab, False),
-                    )
-                else:
-                    product_tile(
-                        *(packed, left, PRODUCT_ROWS, right, p * deep * width, deep),
+                        *(packed, left, PRODUCT_ROWS, right, of_panel, steps),
                         *(edge, 0, width, False),
                     )
                     for r in range(min(PRODUCT_ROWS, last - i)):
                         for c in range(min(width, columns - p * width)):
-                            out[at + r * out_slab + c] = edge[r * width + c]
+                            before = out[at + r * out_slab + c] if low > 0 else out.dtype.type(0)
+                            out[at + r * out_slab + c] = before + edge[r * width + c]
 
 
 @numba.njit(parallel=True, **FLAGS)
