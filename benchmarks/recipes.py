@@ -200,10 +200,10 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             jobs.append((name, config_of(known, arguments.scale, name, over_of(arguments, seed))))
     records = []
     for name, config in jobs:
-        found = done.get(key_of(config))
-        records.append(
-            {**found, "variant": name} if found else train_one(name, config, arguments.out)
-        )
+        key = key_of(config)
+        if key not in done:  # variants with the same settings are one run
+            done[key] = train_one(name, config, arguments.out)
+        records.append({**done[key], "variant": name})
         line = records[-1]
         said = f"{name}, seed {line['seed']}: {100 * line['accuracy']:.1f} %"
         print(f"{said}, {line['samples']} samples, {line['seconds']:.0f} s", file=sys.stderr)

@@ -85,8 +85,13 @@ def final(records: list[dict[str, Any]], source: str, out: Path) -> list[str]:
         made = score(record, source, out)
         lines += made
         write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
-    keys = {record["key"] for record in records}
-    wanted = [line for line in lines if line["key"] in keys and line["source"] == source]
+    # A run may have been scored under the name of another variant with the same settings.
+    wanted = [
+        line if line["variant"] == "untrained" else {**line, "variant": record["variant"]}
+        for record in records
+        for line in lines
+        if line["key"] == record["key"] and line["source"] == source
+    ]
     return [*accuracies(wanted), "", *times(records)]
 
 
@@ -100,7 +105,8 @@ def accuracies(lines: list[dict[str, Any]]) -> list[str]:
             values = [by_seed[seed] for seed in sorted(by_seed)]
             each = ", ".join(f"{value:.1f}" for value in values)
             mean, width = statistics.mean(values), interval(values)
-            table.append(f"| {how} | {name} | {mean:.1f} ({each}) | ± {width:.1f} |")
+            spread = f"± {width:.1f}" if len(values) > 1 else ""
+            table.append(f"| {how} | {name} | {mean:.1f} ({each}) | {spread} |")
     return table
 
 

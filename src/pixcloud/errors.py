@@ -25,6 +25,10 @@ class DataError(PixCloudError):
     """A data set is missing, empty, incomplete or of the wrong shape."""
 
 
+class NothingToFindError(DataError):
+    """No cloud has another one of its class, so that none can be found by a cloud."""
+
+
 class MissingSplitError(DataError):
     """A data set has no such split at all."""
 

@@ -12,7 +12,7 @@ import torch
 from conftest import write_pair_tree
 from pixcloud import cli, save_encoder
 from pixcloud.data.modelnet import write_modelnet
-from pixcloud.encoders import build_encoder
+from pixcloud.encoders import ENCODERS, build_encoder, import_encoder
 from pixcloud.evaluate import training_command
 from pixcloud.evaluate.evaluation import evaluate_encoder
 from pixcloud.evaluate.evaluation_settings import EvaluateConfig
@@ -21,8 +21,10 @@ from pixcloud.evaluate.probe import DESCRIPTOR
 from pixcloud.evaluate.protocols import PROTOCOLS
 from pixcloud.evaluate.results import ResultRow, append_rows, noting, read_rows
 from pixcloud.evaluate.retrieval_settings import RetrievalData
+from pixcloud.evaluate.segment_settings import SegmentConfig
 from pixcloud.evaluate.settings import ProbeSettings
 from pixcloud.evaluate.training_settings import FinetuneConfig
+from pixcloud.machine import CODE_VARIABLE
 from pixcloud.types import LabelledClouds
 
 QUICK = [
@@ -329,6 +331,42 @@ def test_both_ways_of_few_shot_have_tables_of_their_own(
     assert [table.partition(",")[0] for table in tables] == list(ways)
     assert all(way not in table for table, way in zip(tables, ways[::-1], strict=True))
     assert "rows of the same weights" in evaluate(*words, capsys=capsys)[2]
+
+
+def test_changed_code_of_an_own_encoder_is_measured_anew(
+    labelled: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(CODE_VARIABLE, "")
+    example = Path(__file__).resolve().parents[2] / "examples" / "own_encoder.py"
+    code, before = tmp_path / "own.py", dict(ENCODERS)
+    code.write_text(example.read_text())
+    named = f"{code}:DeepSets"
+    words = (tmp_path / "e", "--data.source", labelled, "--protocols", "[probe]", "--code", named)
+    try:
+        save_encoder(tmp_path / "e", build_encoder(import_encoder(named), width=8))
+        assert evaluate(*words, capsys=capsys)[0] == 0
+        assert "rows of the same weights" in evaluate(*words, capsys=capsys)[2]
+        for name in set(ENCODERS) - set(before):
+            del ENCODERS[name]
+        code.write_text(code.read_text() + "\n\n# Something else.\n")
+        assert "rows of the same weights" not in evaluate(*words, capsys=capsys)[2]
+    finally:
+        for name in set(ENCODERS) - set(before):
+            del ENCODERS[name]
+
+
+def test_segment_trains_as_its_own_command_does() -> None:
+    given = EvaluateConfig(encoder="e")
+    made, own = PROTOCOLS["segment"].settings(given), SegmentConfig(encoder="e")
+    assert (made.fit, made.augment) == (own.fit, own.augment)
+    changed = dataclasses.replace(given.augment, rotation=360.0)
+    given.fit, given.augment = dataclasses.replace(given.fit, epochs=3), changed
+    made = PROTOCOLS["segment"].settings(given)
+    assert made.fit == dataclasses.replace(own.fit, epochs=3)
+    assert made.augment == dataclasses.replace(own.augment, rotation=360.0)
 
 
 def test_segment_is_one_of_them(

@@ -112,6 +112,19 @@ def test_a_row_per_contender_over_the_same_trials(scored: tuple) -> None:
     assert result.rows[0].value > 0.5
 
 
+def test_what_a_reader_must_know_is_said() -> None:
+    said: list[str] = []
+    synthetic = [dataclasses.replace(split, name="synthetic") for split in (TRAIN, TEST)]
+    changes = {"settings": {"baseline": False, "trials": 2}, "epochs": 1}
+    result = run_few_shot(
+        encoder(), "e", *synthetic, config("point-bert", **changes), say=said.append
+    )
+    warnings = [line for line in said if line.startswith("warning")]
+    assert len(warnings) == 1  # of the first of two trials
+    assert "1 steps are too few for running batch statistics" in warnings[0]
+    assert str(result.__rich__().title).endswith("(synthetic data)")
+
+
 def test_the_two_ways_share_no_name_of_a_protocol() -> None:
     names = {
         run_few_shot(

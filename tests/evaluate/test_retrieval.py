@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -15,13 +16,14 @@ from conftest import pretrain_small, write_ply
 from pixcloud import cli, load_cross_modal, pretrain, pretrain_config, save_encoder
 from pixcloud.cross_modal import CrossModal
 from pixcloud.data.shapenet import Pair, pairs_sha256, split_pairs
-from pixcloud.data.sources import open_pairs
+from pixcloud.data.sources import open_labelled, open_pairs
 from pixcloud.encoders import build_encoder
 from pixcloud.errors import ConfigError, DataError, FileFormatError
 from pixcloud.evaluate.pairs_in_space import embed_pairs
 from pixcloud.evaluate.results import read_rows
 from pixcloud.evaluate.retrieval import choose_pairs, cross_modal_ranks
 from pixcloud.evaluate.retrieval_settings import RetrievalSettings
+from pixcloud.types import LabelledClouds
 from reference import plain_retrieval
 
 
@@ -207,6 +209,30 @@ def test_clouds_of_any_encoder(
     assert code == 2
     assert "nothing to retrieve" in err
     assert "holds no pairs" in err
+
+
+def test_pictures_are_scored_where_no_cloud_has_another_of_its_class(
+    held_run: Path,
+    labelled_pairs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def alone(*words: str) -> LabelledClouds:
+        clouds = open_labelled(*words)
+        first = np.unique(clouds.labels, return_index=True)[1]
+        return dataclasses.replace(clouds, points=clouds.points[first], labels=clouds.labels[first])
+
+    monkeypatch.setattr("pixcloud.data.sources.open_labelled", alone)
+    out = tmp_path / "r.jsonl"
+    words = (held_run, "--data.source", labelled_pairs, "--out", out, "--retrieve.num_points", 32)
+    code, _, err = retrieve(*words, capsys=capsys)
+    assert code == 0, err
+    assert "nothing between clouds: " in err
+    assert len(read_rows(out)) == 8
+    code, _, err = retrieve(*words, "--retrieve.kind", "clouds", capsys=capsys)
+    assert code == 2
+    assert "no class has two clouds" in err
 
 
 def test_refuses(model: CrossModal, labelled_pairs: Path, tmp_path: Path) -> None:

@@ -210,11 +210,12 @@ def _with_effect(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fingerprint(config: EvaluateConfig, has_pairs: bool, has_labels: bool) -> dict[str, str]:
-    """Hashes of the encoder's files, of labelled clouds and of the names of pairs."""
+    """Hashes of the encoder's files and code, of labelled clouds and of the names of pairs."""
     from pixcloud.data.shapenet import pairs_sha256
     from pixcloud.data.sources import open_labelled, open_pair_index
+    from pixcloud.encoders.code import source_sha256
     from pixcloud.evaluate.feature_cache import array_sha256
-    from pixcloud.export import find_encoder
+    from pixcloud.export import find_encoder, load_encoder
 
     digest = hashlib.sha256()
     folder = find_encoder(config.encoder)
@@ -224,6 +225,9 @@ def _fingerprint(config: EvaluateConfig, has_pairs: bool, has_labels: bool) -> d
                 f"{path.name} {hashlib.file_digest(stream, 'sha256').hexdigest()};".encode()
             )
     found = {"encoder": digest.hexdigest(), "unpaired": config.data.unpaired}
+    kind = type(load_encoder(config.encoder))
+    if not kind.__module__.startswith("pixcloud."):
+        found["code"] = source_sha256(kind)  # its author may be at work on it
     if has_pairs:
         found["pairs"] = pairs_sha256(open_pair_index(config.data.source).pairs)
     for split in ("train", "test") if has_labels else ():

@@ -36,9 +36,10 @@ class EvaluateConfig:
         retrieve: of `pixcloud retrieve`.
         finetune: of `pixcloud finetune`.
         segment: of `pixcloud segment`.
-        fit: of what trains: `pixcloud finetune`, `segment` and Point-BERT's few-shot.
+        fit: of what trains: `pixcloud finetune`, `segment` and Point-BERT's few-shot. What is as it
+            is by default is for `segment` as it is by default there (batches of 16).
         optim: likewise.
-        augment: likewise.
+        augment: likewise (shifts of up to 0.1 in `segment`).
         baseline: of `pixcloud finetune` and `segment`.
         against: other encoders, which go through the same; the last table then compares each with
             the first by paired tests.

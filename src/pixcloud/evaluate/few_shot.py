@@ -33,7 +33,7 @@ from pixcloud.evaluate.finished import read_finished, write_finished
 from pixcloud.evaluate.metrics import accuracy, mean_interval, sign_flip_test
 from pixcloud.evaluate.outcomes import Outcomes
 from pixcloud.evaluate.probe import untrained
-from pixcloud.evaluate.results import ResultRow, append_rows
+from pixcloud.evaluate.results import ResultRow, append_rows, synthetic_mark
 from pixcloud.evaluate.splits import check_splits
 from pixcloud.evaluate.supervised import fit
 from pixcloud.evaluate.svm import fit_predict
@@ -64,7 +64,8 @@ class FewShotResult:
 
         folds = self.folds
         table = Table(
-            title=f"Few-shot, {folds.ways} ways, {folds.shots} shots ({WORDS[folds.protocol]})",
+            title=f"Few-shot, {folds.ways} ways, {folds.shots} shots ({WORDS[folds.protocol]})"
+            + synthetic_mark(self.rows),
             caption=f"{folds.dataset}, {len(folds.trials)} trials of seed {folds.seed}",
         )
         table.add_column("encoder")
@@ -207,7 +208,7 @@ def _fine_tuned_accuracies(
         if done := read_finished(part, say):
             shares.append(float(done["share"]))
             continue
-        model = _train_trial(encoder, train, trial, number, config, title)
+        model = _train_trial(encoder, train, trial, number, config, title, say)
         query = np.array(trial.query)
         probabilities = model.probabilities(test.points[query])[0]
         predicted = np.array(trial.classes)[probabilities.argmax(axis=1)]
@@ -224,7 +225,13 @@ def _train_trial(
     number: int,
     config: FewShotConfig,
     title: str,
+    say: Say,
 ) -> PointClassifier:
+    def warn(line: str) -> None:
+        # All trials have the same budget, and each tells its result in a line of its own.
+        if number == 0 and line.startswith("warning"):
+            say(line)
+
     seed = int(np.random.SeedSequence((config.fewshot.seed, number)).generate_state(1)[0])
     # Labels within the trial, 0 to N - 1; those of clouds outside it are not looked at.
     labels = np.searchsorted(np.array(trial.classes), train.labels)
@@ -240,7 +247,7 @@ def _train_trial(
     names = [train.classes[label] for label in trial.classes]
     points = config.fewshot.num_points
     model = build_classifier(encoder, names, seed=seed, num_points=points)
-    fit(model, task, config.fit, config.optim, seed=seed, title=title)
+    fit(model, task, config.fit, config.optim, seed=seed, title=title, say=warn)
     return model
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pixcloud.errors import ConfigError, nearest
 from pixcloud.evaluate.command import probe
@@ -21,10 +21,17 @@ from pixcloud.evaluate.retrieval_settings import RetrieveConfig
 from pixcloud.evaluate.segment_settings import SegmentConfig
 from pixcloud.evaluate.settings import LabelledConfig, ProbeConfig
 from pixcloud.evaluate.training_command import fewshot, finetune, segment
-from pixcloud.evaluate.training_settings import FewShotConfig, FinetuneConfig
+from pixcloud.evaluate.training_settings import (
+    AugmentSettings,
+    FewShotConfig,
+    FinetuneConfig,
+    FitSettings,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+Settings = TypeVar("Settings", FitSettings, AugmentSettings)
 
 
 def _probe_config(config: EvaluateConfig) -> ProbeConfig:
@@ -67,16 +74,29 @@ def _finetune_config(config: EvaluateConfig) -> FinetuneConfig:
 
 
 def _segment_config(config: EvaluateConfig) -> SegmentConfig:
-    return SegmentConfig(
+    own = SegmentConfig(
         encoder=config.encoder,
         data=LabelledConfig(source=config.data.source),
         segment=config.segment,
-        fit=config.fit,
         optim=config.optim,
-        augment=config.augment,
         baseline=config.baseline,
         out=config.out,
     )
+    return dataclasses.replace(
+        own, fit=_changed(config.fit, own.fit), augment=_changed(config.augment, own.augment)
+    )
+
+
+def _changed(given: Settings, own: Settings) -> Settings:
+    """A protocol's own settings, with what is not as it is by default for all of them."""
+    default = type(given)()
+    fields = [field.name for field in dataclasses.fields(default)]
+    changed = {
+        name: getattr(given, name)
+        for name in fields
+        if getattr(given, name) != getattr(default, name)
+    }
+    return dataclasses.replace(own, **changed)
 
 
 def _accuracies(rows: Sequence[ResultRow], title: str) -> RenderableType:

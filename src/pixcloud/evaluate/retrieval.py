@@ -17,7 +17,7 @@ import numpy as np
 from pixcloud.cross_modal import CrossModal
 from pixcloud.data.shapenet import Pair, pairs_sha256, split_pairs
 from pixcloud.encoders import PointEncoder
-from pixcloud.errors import ConfigError, DataError
+from pixcloud.errors import ConfigError, NothingToFindError
 from pixcloud.evaluate.features import cached_features, embed_clouds
 from pixcloud.evaluate.metrics import wilson_interval
 from pixcloud.evaluate.outcomes import Outcomes, units_of
@@ -188,7 +188,8 @@ def retrieve_clouds(
         say: takes each line for the reader.
 
     Raises:
-        DataError: as `embed_clouds`, or if no class has two clouds.
+        DataError: as `embed_clouds`.
+        NothingToFindError: if no class has two clouds.
     """
     contenders = {encoder_name: encoder}
     if settings.baselines:
@@ -213,7 +214,9 @@ def _same_class(
         features = embed_clouds(encoder, test.points, **options)
     found = ranks(features, features, test.labels, test.labels, leave_one_out=True)
     if not found.scored.any():
-        raise DataError(f"{test.name} {test.split}: no class has two clouds, so none can be found")
+        raise NothingToFindError(
+            f"{test.name} {test.split}: no class has two clouds, so none can be found"
+        )
     if missing := int((~found.scored).sum()):
         say(f"{test.name} {test.split}: {missing} clouds are alone in their class and do not ask")
     details = {"num_points": points, "similarity": "cosine of pooled features", "relevant": "class"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from pixcloud.errors import WeightsError
+from pixcloud.errors import NothingToFindError, WeightsError
 from pixcloud.evaluate.command import lasting, results_file
 from pixcloud.evaluate.retrieval_settings import RetrieveConfig
 
@@ -58,7 +58,12 @@ def retrieve(config: RetrieveConfig) -> RetrievalResult:
     elif kind == "all":
         _say(f"nothing between pictures and clouds: {no_pairs}")
     if kind != "pictures" and has_labels:
-        rows += _clouds(config)
+        try:
+            rows += _clouds(config)
+        except NothingToFindError as error:
+            if not rows:
+                raise
+            _say(f"nothing between clouds: {error}")
     elif kind == "all":
         _say(f"nothing between clouds: {no_labels}")
     for row in rows:
