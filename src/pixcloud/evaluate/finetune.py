@@ -250,6 +250,8 @@ def _fit_and_test(
         rotation=settings.vote_rotation,
         seed=settings.seed,
     )
+    often = f", {voting.passes} passes for the votes" if voting.passes > 1 else ""
+    say(f"{title}: testing on {len(test.points):,} clouds{often}")
     passes = model.probabilities(test.points, voting=voting)
     seconds, sha256 = time.perf_counter() - started, weights_sha256(model)
     return _Tested(passes=passes, record=record, seconds=seconds, model_sha256=sha256, model=model)
