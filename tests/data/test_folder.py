@@ -17,6 +17,7 @@ from pixcloud.data.files import read_cloud, write_cloud_ply
 from pixcloud.data.folder import list_folder, read_folder, read_part_folder
 from pixcloud.data.part_files import part_colors, write_labelled_cloud, write_labelled_mesh
 from pixcloud.data.part_labels import labelled_points
+from pixcloud.data.shapes import some_points
 from pixcloud.data.sources import holds, split_there
 from pixcloud.encoders import build_encoder
 from pixcloud.errors import DataError, FileFormatError
@@ -243,6 +244,22 @@ def splits_of(root: Path, names: list[str], category: str = "mug") -> dict[str, 
 
 
 NAMES = [f"m{number}.npy" for number in range(40)]
+
+
+def test_shapes_in_deeper_folders_are_no_silent_loss(mugs: Path) -> None:
+    deep = write(mugs / "mug" / "scans" / "old" / "m99.npz")
+    with pytest.raises(DataError, match=r"m99\.npz: lies in a folder below those that are read"):
+        list_folder(mugs)
+    deep.unlink()
+    assert list_folder(mugs)
+
+
+@pytest.mark.parametrize("stored", [1, 3, 4, 5, 9])
+def test_each_point_once_before_any_is_repeated(stored: int) -> None:
+    found = some_points(stored, 4, np.random.default_rng(0))
+    assert found.shape == (4,)
+    assert len(set(found.tolist())) == min(stored, 4)
+    assert found.max() < stored
 
 
 def test_no_shape_changes_sides(tmp_path: Path) -> None:

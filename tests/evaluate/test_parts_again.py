@@ -113,6 +113,21 @@ def test_names_that_contradict_are_refused(mine: Path, capsys: pytest.CaptureFix
     assert listed == {"cap": {"0": "peak"}, **NAMED}
 
 
+def test_labels_of_another_category_stay(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    learn(mine, "mine")
+    label(mine, "seg-mine", "labelled")
+    folder = mine / "labelled"
+    (folder / "parts.json").write_text('{"cap": ["peak"]}')  # as if they had been caps
+    before = (folder / "s0.npy.ply").read_bytes()
+    capsys.readouterr()
+    words = ["parts", f"{mine}/seg-mine", f"{mine}/scans", "--out", str(folder)]
+    assert cli.main(words) == 2
+    err = capsys.readouterr().err
+    assert "labelled: holds shapes labelled as cap, and 7 of them would be overwritten" in err
+    assert (folder / "s0.npy.ply").read_bytes() == before
+    assert (folder / "parts.json").read_text() == '{"cap": ["peak"]}'
+
+
 def test_segmenters_of_before_number_from_0(mine: Path) -> None:
     learn(mine, "mine")
     config = mine / "seg-mine" / "config.json"

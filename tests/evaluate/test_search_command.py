@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,43 @@ def test_another_folder_replaces_nothing_unless_told(
     assert (sources["chair/0.npy"], sources["chair/1.npy"]) == (str(b), str(a))
     np.save(b / "chair" / "0.npy", np.random.default_rng(9).normal(size=(60, 3)))
     assert [cell.strip() for cell in embed(b)] == ["0", "1", "0", "0", "0"]
+
+
+def test_broken_queries_of_a_folder_are_left_out(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asking = tmp_path / "asking"
+    shutil.copytree(place / "shapes", asking)
+    (asking / "broken.ply").write_bytes(b"ply\nnothing\n")
+    words = ["search", f"{place}/i", str(asking), "--out", str(tmp_path / "answer.json")]
+    assert cli.main(words) == 0
+    assert "left out: " in (err := capsys.readouterr().err)
+    assert "broken.ply" in err
+    answer = json.loads((tmp_path / "answer.json").read_text())
+    assert "broken.ply" not in [row["query"] for row in answer]
+    assert "broken.ply" in fails([*words, "--strict", "true"], capsys)
+    words[2] = str(asking / "broken.ply")
+    assert "broken.ply" in fails(words, capsys)
+
+
+def test_what_is_there_is_not_removed(place: Path, tmp_path: Path) -> None:
+    (a, _), out = two_folders(tmp_path), tmp_path / "i"
+
+    def embed(shapes: Path, *more: str) -> list[str]:
+        words = ["embed", f"{place}/enc", str(shapes), "--out", str(out), *SIZE, *more]
+        assert cli.main(words) == 0
+        return list(VectorStore(out).stamps())
+
+    both = [*embed(a), "p/chair/0.npy", "p/chair/1.npy"]
+    embed(a, "--prefix", "p")
+    assert embed(a, "--remove_missing", "true") == both
+    # Of one file, its neighbours are there still.
+    embed(a / "chair" / "0.npy")
+    embed(a / "chair" / "1.npy")
+    assert len(embed(a / "chair" / "0.npy", "--remove_missing", "true")) == 6
+    (a / "chair" / "1.npy").unlink()
+    assert embed(a / "chair" / "0.npy", "--remove_missing", "true") == [*both, "0.npy"]
+    assert embed(a, "--remove_missing", "true") == ["chair/0.npy", "p/chair/0.npy", "0.npy"]
 
 
 def test_the_folder_is_the_same_by_another_path(

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -69,6 +70,32 @@ def test_adding_replacing_removing(tmp_path: Path) -> None:
         with VectorStore(tmp_path / "index", about) as other:  # seen by those who have it open
             other.add(["more"], stored[:1])
         assert store.search(stored[:1], k=1).names == [["more"]]
+
+
+def test_all_vectors_are_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another connection removes meanwhile is there, or is not, with its name."""
+    with VectorStore(tmp_path / "i", About(dim=4)) as store:
+        store.add(names_of(4), RNG.normal(size=(4, 4)))
+        read = store._names
+
+        def remove() -> None:
+            with VectorStore(tmp_path / "i") as other:
+                other.remove(["v1"])
+
+        meanwhile = threading.Thread(target=remove)
+
+        def later(numbers: Any) -> list[str]:
+            meanwhile.start()
+            meanwhile.join(0.5)  # it waits until all has been read
+            return read(numbers)
+
+        monkeypatch.setattr(store, "_names", later)
+        names, vectors = store.vectors()
+        meanwhile.join()
+        assert names == names_of(4)
+        assert len(vectors) == 4
+        monkeypatch.undo()
+        assert len(store.vectors()[0]) == 3
 
 
 def test_mistakes_change_nothing(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def list_folder(root: Path) -> list[FolderShape]:
     """The shapes of class folders, sorted by class and name.
 
     Raises:
-        DataError: if there are none.
+        DataError: if there are none, or some lie in folders below and would be left out.
     """
     outer = _folders(root)
     shapes: list[FolderShape] = []
@@ -65,7 +65,26 @@ def list_folder(root: Path) -> list[FolderShape]:
             f"{root}: no shapes in class folders; expected <class>/*{', *'.join(SHAPE_SUFFIXES)}, "
             "or the same in <class>/{train,test}/ or {train,test}/<class>/"
         )
+    _refuse_deeper(shapes)
     return sorted(shapes, key=lambda shape: (shape.category, shape.path))
+
+
+def _refuse_deeper(shapes: list[FolderShape]) -> None:
+    """Shapes in folders beside those that are read would be missed without a word."""
+    for folder in sorted({shape.path.parent for shape in shapes}):
+        for below in _folders(folder):
+            if below in SPLITS:
+                continue
+            deeper = (
+                path
+                for path in (folder / below).rglob("*")
+                if path.suffix.lower() in SHAPE_SUFFIXES
+            )
+            if found := next(deeper, None):
+                raise DataError(
+                    f"{found}: lies in a folder below those that are read, {folder}/*; put it "
+                    f"into {folder} itself, or the folder {below} elsewhere"
+                )
 
 
 def read_folder(root: Path, split: str) -> LabelledClouds:

@@ -70,8 +70,10 @@ def turned(points: np.ndarray) -> np.ndarray:
 
 
 def some_points(stored: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Places (count,) of random points of a cloud: each at most once where there are enough."""
-    return rng.choice(stored, count, replace=stored < count)
+    """Places (count,) of random points of a cloud: each once, and only then some of them again."""
+    if stored >= count:
+        return rng.choice(stored, count, replace=False)
+    return np.concatenate([rng.permutation(stored), rng.choice(stored, count - stored)])
 
 
 def is_mesh(path: Path) -> bool:

@@ -233,11 +233,23 @@ def _to_store(
 
 
 def _remove_missing(reader: _Reader, paths: list[Path], store: VectorStore) -> int:
-    """Remove what came from this folder and is not in it any more; how many there were."""
-    known = {reader.name(path) for path in paths} - set(reader.refused)
+    """Remove what came from this folder and is not in it any more; how many there were.
+
+    What was stored under another prefix stays: a name whose end is a file of the folder.
+    """
+    folder, known = Path(reader.source), {reader.name(path) for path in paths}
     start = f"{reader.prefix}/" if reader.prefix else ""
+
+    def gone(name: str) -> bool:
+        if not name.startswith(start) or name in reader.refused:
+            return name.startswith(start)
+        place = Path(name[len(start) :])
+        parts = place.parts
+        ends = [place] if start else [Path(*parts[n:]) for n in range(len(parts))]
+        return name not in known and not any((folder / end).is_file() for end in ends)
+
     own = [name for name, source in store.sources().items() if source == reader.source]
-    return store.remove([name for name in own if name.startswith(start) and name not in known])
+    return store.remove([name for name in own if gone(name)])
 
 
 def _to_file(

@@ -16,7 +16,7 @@ import numpy as np
 from pixcloud.data.files import read_cloud, read_mesh
 from pixcloud.data.pair_writer import named_generator
 from pixcloud.data.part_files import write_labelled_cloud, write_labelled_mesh
-from pixcloud.data.part_list import PART_LIST, extended, write_part_list
+from pixcloud.data.part_list import PART_LIST, extended, read_part_list, write_part_list
 from pixcloud.data.shapes import is_mesh, list_shapes, turned
 from pixcloud.data.surface import surface_points, unit_mesh
 from pixcloud.errors import ConfigError, DataError, nearest, some
@@ -91,7 +91,7 @@ def parts(
     Raises:
         DataError: if there is no shape, or none that can be read.
         ConfigError: for a missing or unknown category, or if `out` is a file, holds the shapes, or
-            has labelled shapes whose labels have other names.
+            has labelled shapes whose labels have other names, or are of another category.
         WeightsError: if the segmenter is missing or damaged.
 
     Example:
@@ -107,8 +107,11 @@ def parts(
     names, numbers = model.part_names[kind], model.part_labels[kind]
     listed = extended(target / PART_LIST, kind, dict(zip(numbers, names, strict=True)))
     result = LabelledShapes(category=kind, part_names=names, part_labels=numbers)
-    for path in paths:
-        name = path.relative_to(root).as_posix() if path != root else path.name
+    places = {
+        path: path.relative_to(root).as_posix() if path != root else path.name for path in paths
+    }
+    _check_category(target, kind, list(places.values()))
+    for path, name in places.items():
         try:
             labels = _label_file(model, kind, path, name, target / f"{name}.ply", up, seed)
             if not result.shares:
@@ -133,6 +136,17 @@ def _check_out(root: Path, target: Path) -> None:
     if root.is_dir() and target.absolute().is_relative_to(root.absolute()):
         raise ConfigError(
             f"out = {target}: lies within {root}, whose shapes are read; give another folder"
+        )
+
+
+def _check_category(target: Path, kind: str, names: list[str]) -> None:
+    """Refuse to overwrite labels of another category, whose numbers mean other parts."""
+    others = sorted(read_part_list(target / PART_LIST))
+    taken = [name for name in names if (target / f"{name}.ply").exists()]
+    if taken and others and kind not in others:
+        raise ConfigError(
+            f"out = {target}: holds shapes labelled as {some(others)}, and {len(taken)} of them "
+            f"would be overwritten by labels of {kind}, {taken[0]}.ply first; give another folder"
         )
 
 

@@ -6,6 +6,7 @@ Before it: `pixcloud.store` and `pixcloud.evaluate.embedder`. After it: a table 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -67,6 +68,7 @@ def search(
     up: Literal["y", "z"] = "y",
     seed: int = 0,
     out: str = "",
+    strict: bool = False,
 ) -> SearchResult:
     """The shapes of a store that are nearest to a cloud, a mesh or a picture.
 
@@ -80,13 +82,15 @@ def search(
         up: the axis of the query that points up.
         seed: of the points that are taken of it.
         out: JSON file to write the answer to as well.
+        strict: stop at the first file of a folder that cannot be read; otherwise such files are
+            left out and named.
 
     Returns:
         Names and cosines, best first.
 
     Raises:
         StoreError: if there is no store, or a picture asks one of kind pooled.
-        DataError: if the query cannot be read.
+        DataError: if the query cannot be read, or no file of the folder.
         ConfigError: if k is below 1.
         WeightsError: if the encoder is missing, or is not the one that the store was made with.
 
@@ -111,11 +115,20 @@ def search(
                 f"{store.folder}: was made with other weights than {encoder or about.encoder} has "
                 "now; give --encoder those that it was made with, or embed the shapes again"
             )
-        names = [path.name if path == asking else _name(path, asking) for path in paths]
-        vectors = [
-            embedder.picture(path) if picture else _cloud(embedder, path, name, about, up, seed)
-            for path, name in zip(paths, names, strict=True)
-        ]
+        names, vectors = [], []
+        for path in paths:
+            name = path.name if path == asking else _name(path, asking)
+            try:
+                vectors.append(
+                    embedder.picture(path)
+                    if picture
+                    else _cloud(embedder, path, name, about, up, seed)
+                )
+                names.append(name)
+            except DataError as error:
+                if strict or path == asking or (path == paths[-1] and not names):
+                    raise
+                print(f"left out: {error}", file=sys.stderr)
         found = store.search(np.concatenate(vectors), k, exact=exact)
     result = SearchResult(queries=names, names=found.names, scores=found.scores)
     if out:

@@ -230,7 +230,7 @@ class VectorStore:
 
     def vectors(self) -> tuple[list[str], np.ndarray]:
         """All names (S,) and unit vectors (S, D) float32, in the order of adding."""
-        with self._file.told():
+        with self._file.told(), self._file.snapshot():
             numbers, vectors = self._all_rows()
             return self._names(numbers), vectors
 
