@@ -88,16 +88,16 @@ def test_variants_are_trained_once_and_scored(
 def test_one_run_under_two_names(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert recipes.main(words(tree, tmp_path, "--final", variants="views-only")) == 0
+    assert recipes.main(words(tree, tmp_path, "--final", variants="mild-lr-2e-3")) == 0
     capsys.readouterr()
-    again = words(tree, tmp_path, "--final", variants="pixcloud views-only")
+    again = words(tree, tmp_path, "--final", variants="pixcloud mild-lr-2e-3")
     assert recipes.main(again) == 0
     said = capsys.readouterr().out
     assert len(lines(tmp_path / "results.jsonl")) == 1
     assert "| as they stand | pixcloud |" in said
     assert "nan" not in said
     other = tmp_path / "other"
-    assert recipes.main(words(tree, other, variants="pixcloud views-only")) == 0
+    assert recipes.main(words(tree, other, variants="pixcloud mild-lr-2e-3")) == 0
     assert len(lines(other / "results.jsonl")) == 1
 
 
@@ -165,7 +165,7 @@ def test_every_variant_is_valid_on_the_same_encoder() -> None:
             keys.add(recipes.key_of(config))
     # All differ, but for the recipe that was made of one of them.
     assert len(keys) == (len(known["variants"]) - 1) * len(known["scales"])
-    same = [recipes.config_of(known, "small", name, {}) for name in ("pixcloud", "views-only")]
+    same = [recipes.config_of(known, "small", name, {}) for name in ("pixcloud", "mild-lr-2e-3")]
     assert len({recipes.key_of(config) for config in same}) == 1
 
 
