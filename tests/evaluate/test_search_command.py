@@ -152,6 +152,29 @@ def test_what_is_there_is_not_removed(place: Path, tmp_path: Path) -> None:
     assert embed(a, "--remove_missing", "true") == ["chair/0.npy", "p/chair/0.npy", "0.npy"]
 
 
+@pytest.mark.parametrize(("before", "now"), [("p/q", "p"), ("", "chair"), ("chair", ""), ("", "p")])
+def test_other_prefixes_stay(place: Path, tmp_path: Path, before: str, now: str) -> None:
+    """Also where one begins as the other, or is called as a folder of the shapes."""
+    (a, _), out = two_folders(tmp_path), tmp_path / "i"
+    words = ["embed", f"{place}/enc", str(a), "--out", str(out), *SIZE]
+    assert cli.main([*words, "--prefix", before]) == 0
+    there = set(VectorStore(out).stamps())
+    assert cli.main([*words, "--prefix", now, "--remove_missing", "true"]) == 0
+    assert there < set(VectorStore(out).stamps())
+
+
+@pytest.mark.parametrize("prefix", ["", "p"])
+def test_a_namesake_keeps_nothing_that_is_gone(place: Path, tmp_path: Path, prefix: str) -> None:
+    (a, _), out = two_folders(tmp_path), tmp_path / "i"
+    np.save(a / "0.npy", np.random.default_rng(5).normal(size=(60, 3)))
+    words = ["embed", f"{place}/enc", str(a), "--out", str(out), *SIZE, "--prefix", prefix]
+    assert cli.main(words) == 0
+    (a / "chair" / "0.npy").unlink()
+    assert cli.main([*words, "--remove_missing", "true"]) == 0
+    start = f"{prefix}/" if prefix else ""
+    assert list(VectorStore(out).stamps()) == [f"{start}0.npy", f"{start}chair/1.npy"]
+
+
 def test_the_folder_is_the_same_by_another_path(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
