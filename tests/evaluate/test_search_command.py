@@ -132,6 +132,17 @@ def test_broken_queries_of_a_folder_are_left_out(
     assert "broken.ply" in fails(words, capsys)
 
 
+def test_a_folder_of_broken_queries_is_an_error(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.ply", "b.ply"):
+        (tmp_path / name).write_bytes(b"ply\nnothing\n")
+    assert cli.main(["search", f"{place}/i", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert f"{tmp_path}: none of 2 files can ask; the first: {tmp_path / 'a.ply'}" in err
+    assert err.count("left out: ") == 2
+
+
 def test_what_is_there_is_not_removed(place: Path, tmp_path: Path) -> None:
     (a, _), out = two_folders(tmp_path), tmp_path / "i"
 
