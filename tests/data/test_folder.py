@@ -254,6 +254,40 @@ def test_shapes_in_deeper_folders_are_no_silent_loss(mugs: Path) -> None:
     assert list_folder(mugs)
 
 
+@pytest.mark.parametrize(
+    "deep",
+    [
+        "cap/a/m.npz",  # a class without a shape of its own
+        "mug/train/b/m.npz",
+        "train/cap/m.npz",  # beside classes, train is one of them
+    ],
+)
+def test_a_class_with_deeper_folders_alone_is_no_silent_loss(mugs: Path, deep: str) -> None:
+    write(mugs / deep)
+    with pytest.raises(DataError, match=f"{deep}: lies in a folder below those that are read"):
+        list_folder(mugs)
+
+
+def test_the_only_class_has_deeper_folders_alone(tmp_path: Path) -> None:
+    write(tmp_path / "mug" / "a" / "m.npz")
+    with pytest.raises(DataError, match="mug itself, or the folder a elsewhere"):
+        list_folder(tmp_path)
+
+
+def test_splits_of_splits_are_no_silent_loss(tmp_path: Path) -> None:
+    write(tmp_path / "train" / "mug" / "m.npz")
+    write(tmp_path / "train" / "mug" / "test" / "m.npz")
+    with pytest.raises(DataError, match="or the folder test elsewhere"):
+        list_folder(tmp_path)
+
+
+def test_hidden_files_in_deeper_folders_are_passed_over(mugs: Path) -> None:
+    before = list_folder(mugs)
+    write(mugs / "mug" / "scans" / ".m.npz")
+    write(mugs / "mug" / "scans" / ".old" / "m.npz")
+    assert list_folder(mugs) == before
+
+
 @pytest.mark.parametrize("stored", [1, 3, 4, 5, 9])
 def test_each_point_once_before_any_is_repeated(stored: int) -> None:
     found = some_points(stored, 4, np.random.default_rng(0))

@@ -128,6 +128,35 @@ def test_labels_of_another_category_stay(mine: Path, capsys: pytest.CaptureFixtu
     assert (folder / "parts.json").read_text() == '{"cap": ["peak"]}'
 
 
+def test_a_folder_of_two_categories_knows_them_apart(
+    mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each file says what it was labelled as; the list beside them has both."""
+    for category in ("mug", "Löffel"):
+        shutil.copytree(mine / "mine" / "mug", mine / "two" / category)
+    learn(mine, "two")
+    (mine / "one").mkdir()
+    np.save(mine / "one" / "z.npy", rod(200))
+    out = mine / "labelled"
+
+    def label_as(category: str, shapes: str) -> int:
+        words = ["parts", f"{mine}/seg-two", f"{mine}/{shapes}", "--out", str(out)]
+        return cli.main([*words, "--category", category])
+
+    assert label_as("Löffel", "one") == label_as("mug", "scans") == label_as("mug", "scans") == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for category, shapes, number, first, other in (
+        ("Löffel", "scans", 7, "box.obj.ply", "mug"),
+        ("mug", "one", 1, "z.npy.ply", "Löffel"),
+    ):
+        capsys.readouterr()
+        assert label_as(category, shapes) == 2
+        err = capsys.readouterr().err
+        assert f"holds shapes labelled as {other}, and {number} of them would be" in err
+        assert f"by labels of {category}, {first} first; give another folder" in err
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
 def test_segmenters_of_before_number_from_0(mine: Path) -> None:
     learn(mine, "mine")
     config = mine / "seg-mine" / "config.json"

@@ -132,6 +132,17 @@ def test_broken_queries_of_a_folder_are_left_out(
     assert "broken.ply" in fails(words, capsys)
 
 
+def test_a_folder_of_broken_queries_is_an_error(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.ply", "b.ply"):
+        (tmp_path / name).write_bytes(b"ply\nnothing\n")
+    assert cli.main(["search", f"{place}/i", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert f"{tmp_path}: none of 2 files can ask; the first: {tmp_path / 'a.ply'}" in err
+    assert err.count("left out: ") == 2
+
+
 def test_what_is_there_is_not_removed(place: Path, tmp_path: Path) -> None:
     (a, _), out = two_folders(tmp_path), tmp_path / "i"
 
@@ -150,6 +161,29 @@ def test_what_is_there_is_not_removed(place: Path, tmp_path: Path) -> None:
     (a / "chair" / "1.npy").unlink()
     assert embed(a / "chair" / "0.npy", "--remove_missing", "true") == [*both, "0.npy"]
     assert embed(a, "--remove_missing", "true") == ["chair/0.npy", "p/chair/0.npy", "0.npy"]
+
+
+@pytest.mark.parametrize(("before", "now"), [("p/q", "p"), ("", "chair"), ("chair", ""), ("", "p")])
+def test_other_prefixes_stay(place: Path, tmp_path: Path, before: str, now: str) -> None:
+    """Also where one begins as the other, or is called as a folder of the shapes."""
+    (a, _), out = two_folders(tmp_path), tmp_path / "i"
+    words = ["embed", f"{place}/enc", str(a), "--out", str(out), *SIZE]
+    assert cli.main([*words, "--prefix", before]) == 0
+    there = set(VectorStore(out).stamps())
+    assert cli.main([*words, "--prefix", now, "--remove_missing", "true"]) == 0
+    assert there < set(VectorStore(out).stamps())
+
+
+@pytest.mark.parametrize("prefix", ["", "p"])
+def test_a_namesake_keeps_nothing_that_is_gone(place: Path, tmp_path: Path, prefix: str) -> None:
+    (a, _), out = two_folders(tmp_path), tmp_path / "i"
+    np.save(a / "0.npy", np.random.default_rng(5).normal(size=(60, 3)))
+    words = ["embed", f"{place}/enc", str(a), "--out", str(out), *SIZE, "--prefix", prefix]
+    assert cli.main(words) == 0
+    (a / "chair" / "0.npy").unlink()
+    assert cli.main([*words, "--remove_missing", "true"]) == 0
+    start = f"{prefix}/" if prefix else ""
+    assert list(VectorStore(out).stamps()) == [f"{start}0.npy", f"{start}chair/1.npy"]
 
 
 def test_the_folder_is_the_same_by_another_path(

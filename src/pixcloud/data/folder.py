@@ -9,6 +9,7 @@ Clouds and meshes may be mixed. With labels of points or faces (`part_labels`) t
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,42 +50,54 @@ def list_folder(root: Path) -> list[FolderShape]:
     Raises:
         DataError: if there are none, or some lie in folders below and would be left out.
     """
-    outer = _folders(root)
-    shapes: list[FolderShape] = []
-    if outer and set(outer) <= set(SPLITS):
-        for split in outer:
-            for category in _folders(root / split):
-                shapes += _shapes(root / split / category, category, split)
-    else:
-        for category in outer:
-            shapes += _shapes(root / category, category, "")
-            for split in set(_folders(root / category)) & set(SPLITS):
-                shapes += _shapes(root / category / split, category, split)
+    places = _places(root)
+    _refuse_deeper(list(places))
+    shapes = [shape for folder, kind in places.items() for shape in _shapes(folder, *kind)]
     if not shapes:
         raise DataError(
             f"{root}: no shapes in class folders; expected <class>/*{', *'.join(SHAPE_SUFFIXES)}, "
             "or the same in <class>/{train,test}/ or {train,test}/<class>/"
         )
-    _refuse_deeper(shapes)
     return sorted(shapes, key=lambda shape: (shape.category, shape.path))
 
 
-def _refuse_deeper(shapes: list[FolderShape]) -> None:
-    """Shapes in folders beside those that are read would be missed without a word."""
-    for folder in sorted({shape.path.parent for shape in shapes}):
+def _places(root: Path) -> dict[Path, tuple[str, str]]:
+    """Folders whose files are read -> class and split of those, "" where none is given."""
+    outer = _folders(root)
+    if outer and set(outer) <= set(SPLITS):
+        return {
+            root / split / category: (category, split)
+            for split in outer
+            for category in _folders(root / split)
+        }
+    places = {root / category: (category, "") for category in outer}
+    for category in outer:
+        for split in sorted(set(_folders(root / category)) & set(SPLITS)):
+            places[root / category / split] = (category, split)
+    return places
+
+
+def _refuse_deeper(places: list[Path]) -> None:
+    """Shapes in folders below those that are read would be missed without a word."""
+    for folder in places:
         for below in _folders(folder):
-            if below in SPLITS:
+            if folder / below in places:
                 continue
-            deeper = (
-                path
-                for path in (folder / below).rglob("*")
-                if path.suffix.lower() in SHAPE_SUFFIXES
-            )
-            if found := next(deeper, None):
+            if found := _first_shape(folder / below):
                 raise DataError(
                     f"{found}: lies in a folder below those that are read, {folder}/*; put it "
                     f"into {folder} itself, or the folder {below} elsewhere"
                 )
+
+
+def _first_shape(root: Path) -> Path | None:
+    """A shape at any depth, if there is one; hidden files and folders are passed over."""
+    for parent, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if name.lower().endswith(SHAPE_SUFFIXES) and not name.startswith("."):
+                return Path(parent, name)
+    return None
 
 
 def read_folder(root: Path, split: str) -> LabelledClouds:

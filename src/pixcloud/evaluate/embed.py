@@ -235,21 +235,37 @@ def _to_store(
 def _remove_missing(reader: _Reader, paths: list[Path], store: VectorStore) -> int:
     """Remove what came from this folder and is not in it any more; how many there were.
 
-    What was stored under another prefix stays: a name whose end is a file of the folder.
+    What was stored under another prefix stays while its file is there.
     """
-    folder, known = Path(reader.source), {reader.name(path) for path in paths}
-    start = f"{reader.prefix}/" if reader.prefix else ""
+    known = {reader.name(path) for path in paths} - set(reader.refused)
+    start, stamps = f"{reader.prefix}/" if reader.prefix else "", store.stamps()
+    gone = [
+        name
+        for name, source in store.sources().items()
+        if source == reader.source and name.startswith(start) and name not in known
+        # A stamp is missing where another process removed the name since.
+        if name in reader.refused or not _file_is_there(reader, name, stamps.get(name, ""))
+    ]
+    return store.remove(gone)
 
-    def gone(name: str) -> bool:
-        if not name.startswith(start) or name in reader.refused:
-            return name.startswith(start)
-        place = Path(name[len(start) :])
-        parts = place.parts
-        ends = [place] if start else [Path(*parts[n:]) for n in range(len(parts))]
-        return name not in known and not any((folder / end).is_file() for end in ends)
 
-    own = [name for name, source in store.sources().items() if source == reader.source]
-    return store.remove([name for name in own if gone(name)])
+def _file_is_there(reader: _Reader, name: str, stamp: str) -> bool:
+    """Whether the file of a stored name is in the folder, whatever prefix the name was stored with.
+
+    With the prefix p, p/q/0.npy may be q/0.npy, or 0.npy of the prefix p/q, or p/q/0.npy of none.
+    Where the folder q is there, a file of the prefix p/q is only believed by its stamp: the name is
+    likelier of a file that is gone from q.
+    """
+    folder, parts = Path(reader.source), Path(name).parts
+    own = len(Path(reader.prefix).parts)
+    lost = len(parts) > own + 1 and (folder / parts[own]).is_dir()
+    for length in range(len(parts)):
+        file = folder.joinpath(*parts[length:])
+        if file.is_file():
+            surely = length in (0, own) or not lost
+            if surely or stamp.startswith(f"{_state(file)} "):
+                return True
+    return False
 
 
 def _to_file(

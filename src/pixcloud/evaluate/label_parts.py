@@ -15,7 +15,11 @@ import numpy as np
 
 from pixcloud.data.files import read_cloud, read_mesh
 from pixcloud.data.pair_writer import named_generator
-from pixcloud.data.part_files import write_labelled_cloud, write_labelled_mesh
+from pixcloud.data.part_files import (
+    write_labelled_cloud,
+    write_labelled_mesh,
+    written_category,
+)
 from pixcloud.data.part_list import PART_LIST, extended, read_part_list, write_part_list
 from pixcloud.data.shapes import is_mesh, list_shapes, turned
 from pixcloud.data.surface import surface_points, unit_mesh
@@ -141,12 +145,22 @@ def _check_out(root: Path, target: Path) -> None:
 
 def _check_category(target: Path, kind: str, names: list[str]) -> None:
     """Refuse to overwrite labels of another category, whose numbers mean other parts."""
-    others = sorted(read_part_list(target / PART_LIST))
-    taken = [name for name in names if (target / f"{name}.ply").exists()]
-    if taken and others and kind not in others:
+    listed = sorted(read_part_list(target / PART_LIST))
+    foreign = listed if kind not in listed else []  # of files that do not say what they are
+    taken = {}
+    for name in names:
+        path = target / f"{name}.ply"
+        if path.exists():
+            own = written_category(path)
+            others = [own] if own not in ("", kind) else foreign
+            if others:
+                taken[path.relative_to(target).as_posix()] = others
+    if taken:
+        kinds = sorted({other for others in taken.values() for other in others})
         raise ConfigError(
-            f"out = {target}: holds shapes labelled as {some(others)}, and {len(taken)} of them "
-            f"would be overwritten by labels of {kind}, {taken[0]}.ply first; give another folder"
+            f"out = {target}: holds shapes labelled as {some(kinds)}, and {len(taken)} of them "
+            f"would be overwritten by labels of {kind}, {next(iter(taken))} first; give another "
+            "folder"
         )
 
 
@@ -174,7 +188,7 @@ def _label_file(
     if not is_mesh(path):
         cloud = read_cloud(path).points
         labels = _labels_of_cloud(model, kind, cloud, up, rng)
-        write_labelled_cloud(target, cloud, numbers[labels])
+        write_labelled_cloud(target, cloud, numbers[labels], kind)
         return labels
     mesh = read_mesh(path)
     try:
@@ -184,7 +198,7 @@ def _label_file(
         raise DataError(f"{path}: {error}") from error
     labels = _labels_of_cloud(model, kind, points, up, rng)
     middles = unit.vertices[unit.faces].mean(axis=1)
-    write_labelled_mesh(target, mesh, numbers[_nearest_labels(points, labels, middles)])
+    write_labelled_mesh(target, mesh, numbers[_nearest_labels(points, labels, middles)], kind)
     return labels
 
 

@@ -115,7 +115,7 @@ def search(
                 f"{store.folder}: was made with other weights than {encoder or about.encoder} has "
                 "now; give --encoder those that it was made with, or embed the shapes again"
             )
-        names, vectors = [], []
+        names, vectors, first = [], [], ""
         for path in paths:
             name = path.name if path == asking else _name(path, asking)
             try:
@@ -126,9 +126,12 @@ def search(
                 )
                 names.append(name)
             except DataError as error:
-                if strict or path == asking or (path == paths[-1] and not names):
+                if strict or path == asking:
                     raise
+                first = first or str(error)
                 print(f"left out: {error}", file=sys.stderr)
+        if not names:
+            raise DataError(f"{asking}: none of {len(paths)} files can ask; the first: {first}")
         found = store.search(np.concatenate(vectors), k, exact=exact)
     result = SearchResult(queries=names, names=found.names, scores=found.scores)
     if out:
