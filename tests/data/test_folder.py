@@ -288,12 +288,17 @@ def test_hidden_files_in_deeper_folders_are_passed_over(mugs: Path) -> None:
     assert list_folder(mugs) == before
 
 
-@pytest.mark.parametrize("stored", [1, 3, 4, 5, 9])
-def test_each_point_once_before_any_is_repeated(stored: int) -> None:
-    found = some_points(stored, 4, np.random.default_rng(0))
-    assert found.shape == (4,)
-    assert len(set(found.tolist())) == min(stored, 4)
+@pytest.mark.parametrize(
+    ("stored", "count"), [(1, 4), (3, 4), (4, 4), (9, 4), (1023, 1024), (2048, 1024)]
+)
+def test_each_point_once_before_any_is_repeated(stored: int, count: int) -> None:
+    found = some_points(stored, count, np.random.default_rng(0))
+    assert found.shape == (count,)
+    assert len(set(found.tolist())) == min(stored, count)
     assert found.max() < stored
+    assert np.array_equal(found, some_points(stored, count, np.random.default_rng(0)))
+    if stored >= count:  # what features of larger clouds have been computed from
+        assert np.array_equal(found, np.random.default_rng(0).choice(stored, count, replace=False))
 
 
 def test_no_shape_changes_sides(tmp_path: Path) -> None:
