@@ -320,7 +320,7 @@ def test_attempts_that_hang_or_die(
 
 
 def test_a_service_that_takes_nothing(copied: Path) -> None:
-    tried = follower(copied, "TakesNothing", timeout=1.0)
+    tried = follower(copied, "TakesNothing", timeout=20.0)
     tried.persistent = False
     assert not tried.go()
     assert read_kept(tried.target).error == "the server does not have everything yet"
