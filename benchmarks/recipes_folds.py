@@ -3,7 +3,7 @@
 Comes after `benchmarks.recipes`, whose records it takes. On such a set the validation part that the
 trainer carves from train is a few easy objects, and every encoder has all of them right. Here every
 cloud of the train split has a heading of its own, and each is predicted once, by a linear SVM that
-was fitted on four fifths of the others, its C by cross-validation within these. The test split is
+was fitted on the other four fifths, its C by cross-validation within these. The test split is
 not read.
 """
 

@@ -108,31 +108,17 @@ def search(
                 f"{store.folder}: holds features of kind {about.kind}, which pictures do not have; "
                 "make one with pixcloud embed RUN SHAPES --kind shared"
             )
-        paths = [asking] if picture else list_shapes(asking)
         embedder = _embedder(store, encoder)
         if embedder.sha256 != about.encoder_sha256:
             raise StoreError(
                 f"{store.folder}: was made with other weights than {encoder or about.encoder} has "
                 "now; give --encoder those that it was made with, or embed the shapes again"
             )
-        names, vectors, first = [], [], ""
-        for path in paths:
-            name = path.name if path == asking else _name(path, asking)
-            try:
-                vectors.append(
-                    embedder.picture(path)
-                    if picture
-                    else _cloud(embedder, path, name, about, up, seed)
-                )
-                names.append(name)
-            except DataError as error:
-                if strict or path == asking:
-                    raise
-                first = first or str(error)
-                print(f"left out: {error}", file=sys.stderr)
-        if not names:
-            raise DataError(f"{asking}: none of {len(paths)} files can ask; the first: {first}")
-        found = store.search(np.concatenate(vectors), k, exact=exact)
+        if picture:
+            names, vectors = [asking.name], embedder.picture(asking)
+        else:
+            names, vectors = _clouds(embedder, asking, about, up, seed, strict)
+        found = store.search(vectors, k, exact=exact)
     result = SearchResult(queries=names, names=found.names, scores=found.scores)
     if out:
         from pixcloud.atomic import write_text
@@ -159,6 +145,26 @@ def _embedder(store: VectorStore, encoder: str) -> Any:
 
 def _name(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
+
+
+def _clouds(
+    embedder: Any, asking: Path, about: About, up: str, seed: int, strict: bool
+) -> tuple[list[str], np.ndarray]:
+    """Names and features (Q, D) of a file, or of those of a folder that can be read."""
+    names, vectors, refused = [], [], []
+    for path in (paths := list_shapes(asking)):
+        name = path.name if path == asking else _name(path, asking)
+        try:
+            vectors.append(_cloud(embedder, path, name, about, up, seed))
+            names.append(name)
+        except DataError as error:
+            if strict or path == asking:
+                raise
+            refused.append(str(error))
+            print(f"left out: {error}", file=sys.stderr)
+    if not names:
+        raise DataError(f"{asking}: none of {len(paths)} files can ask; the first: {refused[0]}")
+    return names, np.concatenate(vectors)
 
 
 def _cloud(embedder: Any, path: Path, name: str, about: About, up: str, seed: int) -> np.ndarray:

@@ -79,7 +79,7 @@ def _generate_sum(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         of_table = builder.gep(base, [ir.Constant(ir.IntType(64), n * SUMS * BYTES)])
         address = builder.bitcast(builder.gep(of_table, [place]), lanes.as_pointer())
         chosen = builder.load(address, align=int(sig.args[0].dtype.bitwidth) // 8)
-        # Two sums, for each waits for the one before.
+        # Four sums, for each waits for the one before.
         if n < 4:
             totals.append(chosen)
         else:

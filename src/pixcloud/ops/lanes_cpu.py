@@ -58,11 +58,6 @@ def _count(dtype: Any) -> int:
     return BYTES * 8 // dtype.bitwidth
 
 
-def lanes_of(dtype: Any) -> Lanes:
-    """Type of the vectors of a numba type."""
-    return Lanes(dtype, _count(dtype))
-
-
 def pair_of(dtype: Any) -> Lanes:
     """Type of two vectors, one after the other, of a numba type."""
     return Lanes(dtype, 2 * _count(dtype))
