@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from pixcloud.encoders.image import IMAGENET_MEAN, IMAGENET_STD, ImageEncoder
-from pixcloud.encoders.resnet import ResNet
+from pixcloud.encoders.resnet import ConvLayer, ResNet
 from pixcloud.errors import WeightsError
 
 VISION: dict[str, Any] = {
@@ -111,6 +112,34 @@ def test_resnets_are_those_of_transformers(narrow: bool) -> None:
         assert (expected.grad - found.grad).norm() <= 1e-9 * expected.grad.norm()
     for key, value in twin.state_dict().items():
         assert torch.allclose(value, ours.state_dict()[key], rtol=0, atol=1e-10), key
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("side", [1, 8, 9])
+def test_products_in_half_precision(side: int, stride: int) -> None:
+    """1 x 1 convolutions as products: outputs and gradients to the digits of bf16."""
+    torch.manual_seed(0)
+    layer = ConvLayer(24, 40, kernel=1, stride=stride, last=True)
+    layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    twin = copy.deepcopy(layer).double()
+    maps = torch.randn(5, 24, side, side).contiguous(memory_format=torch.channels_last)
+    inputs = maps.clone().requires_grad_(), maps.double().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(inputs[0])
+    expected = twin(inputs[1])
+    assert found.dtype == torch.bfloat16
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    target = torch.randn_like(expected)
+    for output in (found, expected):
+        (output * target).sum().backward()
+    pairs = [(found, expected), tuple(t.grad for t in inputs)]
+    pairs += [(a.grad, b.grad) for a, b in zip(layer.parameters(), twin.parameters(), strict=True)]
+    pairs += list(zip(layer.buffers(), twin.buffers(), strict=True))[:2]
+    for a, b in pairs:
+        assert (a - b).norm() < 0.01 * b.norm()
+    kernel = layer.convolution.weight
+    assert kernel.grad is not None
+    assert kernel.grad.dtype == torch.float32
 
 
 def test_frozen() -> None:
