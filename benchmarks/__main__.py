@@ -1,7 +1,8 @@
 """`python -m benchmarks NAME [--json] [--rounds N] [--out FILE]`; "all" runs every one.
 
-"probe-full" is the linear probe at the published size and takes half an hour; "loggers" measures
-beside a run that trains on; "processes" starts several; "store" fills one with a million vectors.
+"probe-full" is the linear probe at the published size and takes a quarter of an hour or more;
+"loggers" measures beside a run that trains on; "processes" starts several; "store" fills one with a
+million vectors.
 All others together take some minutes, and `all` leaves these four out.
 `--out` adds each report to a file of JSON lines, from which `python -m benchmarks.document FILE`
 writes the tables and plots of docs/performance.md.

@@ -50,7 +50,7 @@ def _row(name: str, case: str, result: dict[str, Any], way: str) -> str:
     peaks, share = result.get("peak_mib"), result.get("memory_goal")
     cells = [
         f"`{name}`",
-        case + ("" if way == "ours" else f"; {way}"),
+        case + ("" if way == "ours" else f"; {way}") + _agreement(result),
         f"{result['seconds']['textbook']['median']:.3g}",
         f"{result['seconds'][way]['median']:.3g}",
         f"**{value['median']:.1f}** ({value['min']:.1f} to {value['max']:.1f})",
@@ -63,6 +63,13 @@ def _row(name: str, case: str, result: dict[str, Any], way: str) -> str:
         + (f", 1/{1 / share:.0f}" if share else ""),
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def _agreement(result: dict[str, Any]) -> str:
+    """Whether both ways predict the same, where that was compared."""
+    if "same_predictions" not in result:
+        return ""
+    return "; same predictions" if result["same_predictions"] else "; OTHER PREDICTIONS"
 
 
 def scaling(report: dict[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """Linear probe: C from 5 values by 5 folds on train, then test; ours against SVC used plainly.
 
 The plain way computes its kernel afresh for every C and fold, and takes minutes at a quarter of the
-published size and half an hour at all of it, so it runs once; `probe-full` is the published size.
+published size and a quarter of an hour or more at all of it (`probe-full`), so it runs once.
 """
 
 from __future__ import annotations

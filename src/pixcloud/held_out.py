@@ -1,4 +1,4 @@
-"""Stage 7, retrieval during training: both towers as they are -> recall on pairs held out."""
+"""Stage 7, retrieval during training: both towers -> recall, mAP and chance on pairs held out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pixcloud.data.shapenet import Pair
 from pixcloud.distributed import ALONE, World
 from pixcloud.errors import ConfigError
 from pixcloud.evaluate.pairs_in_space import PairsInSpace, embed_pairs
-from pixcloud.evaluate.retrieval import KS, cross_modal_ranks
+from pixcloud.evaluate.retrieval import KS, TO_CLOUD, cross_modal_ranks
+from pixcloud.evaluate.retrieval_metrics import chance_of
 from pixcloud.objective import CrossModalObjective
 
 
@@ -36,9 +37,9 @@ class HeldOut:
             )
 
     def recall(self, objective: CrossModalObjective, epoch: int) -> dict[str, float]:
-        """Recall at 1, 5 and 10 both ways, and how many pairs there are; empty if it is not time.
+        """Recall at 1, 5 and 10 and mAP both ways, chance, and how many pairs; empty if not now.
 
-        By chance recall at k is k of that number. The last epoch always counts.
+        The last epoch always counts.
         """
         last = epoch + 1 == self.config.trainer.epochs
         if not self.every or ((epoch + 1) % self.every and not last):
@@ -55,9 +56,13 @@ class HeldOut:
 
 
 def _recalls(space: PairsInSpace) -> dict[str, float]:
-    values = {
-        f"{direction} recall {k}".replace(" ", "_"): float(found.recall(k).mean())
-        for direction, found in cross_modal_ranks(space).items()
-        for k in KS
-    }
+    found = cross_modal_ranks(space)
+    values: dict[str, float] = {}
+    for direction, ranks in found.items():
+        name = direction.replace(" ", "_")
+        values |= {f"{name}_recall_{k}": float(ranks.recall(k).mean()) for k in KS}
+        values[f"{name}_map"] = float(ranks.precision.mean())
+    # One picture of each shape: chance is the same both ways.
+    values |= {f"chance_recall_{k}": chance_of(found[TO_CLOUD], k) for k in KS}
+    values["chance_map"] = chance_of(found[TO_CLOUD])
     return {**values, "retrieval_pairs": len(space.clouds)}

@@ -50,7 +50,10 @@ def test_during_training(held_run: Path, labelled_pairs: Path, model: CrossModal
         for k in (1, 5, 10):
             key = f"{direction} recall {k}".replace(" ", "_")
             assert last[key] == numbers.recall(k).mean()
+        assert last[f"{direction} map".replace(" ", "_")] == numbers.precision.mean()
     assert last["cloud_to_picture_recall_5"] == 1.0  # of four
+    assert (last["chance_recall_1"], last["chance_recall_10"]) == (0.25, 1.0)
+    assert last["chance_map"] == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
 
 
 def test_training_is_the_same_without_it(

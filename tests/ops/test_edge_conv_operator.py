@@ -95,6 +95,35 @@ def test_against_the_edge_tensor(
         assert difference(found[name], value) < 1e-9, (name, difference(found[name], value))
 
 
+@pytest.mark.parametrize("way", ["kernels", "torch"])
+@pytest.mark.parametrize("training", [True, False])
+def test_of_ties_the_first_neighbour_has_the_gradient(
+    training: bool, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small whole numbers, whose mean is zero: all products are exact, and most neighbours tie."""
+    monkeypatch.setattr(operator, "has_kernels", lambda x: way == "kernels")
+    generator = torch.Generator().manual_seed(4)
+    half = torch.randint(-2, 3, (3, 75, 5), generator=generator).double()
+    half[:, 40:] = half[:, :1]
+    x = torch.cat([half, -half], dim=1)
+    ours, plain = pair(5, 7)
+    with torch.no_grad():
+        for layer in (ours, plain):
+            weights = [p for p in layer.parameters() if p.dim() > 1]
+            assert len(weights) == 1
+            numbers = torch.Generator().manual_seed(5)
+            whole = torch.randint(-3, 4, weights[0].shape, generator=numbers)
+            weights[0].copy_(whole.double())
+    index = plain_knn(x, 7)  # equal distances by index
+    found = both_ways(ours.train(training), x, index)
+    expected = both_ways(plain.train(training), x, index)
+    for name, value in expected.items():
+        assert difference(found[name], value) < 1e-9, (name, difference(found[name], value))
+    # The rule decides: with neighbours in another order the gradients of points are other ones.
+    turned = both_ways(plain.train(training), x, index.flip(2))
+    assert difference(turned["grad x"], expected["grad x"]) > 0.01
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_in_single_precision(training: bool) -> None:
     x = torch.randn(4, 200, 32, generator=torch.Generator().manual_seed(3))

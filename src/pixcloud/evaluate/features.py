@@ -92,6 +92,22 @@ def embed_clouds(
     return features
 
 
+@contextmanager
+def _bar(progress: Progress | None) -> Iterator[Progress | None]:
+    """What is given; else a progress bar where a terminal is there, which goes when it is done."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if progress is not None or not console.is_terminal:
+        yield progress
+        return
+    from rich.progress import Progress as Bar
+
+    with Bar(console=console, transient=True) as bar:
+        task = bar.add_task("features")
+        yield lambda done, count: bar.update(task, completed=done, total=count)
+
+
 def cached_features(
     encoder: nn.Module,
     points: np.ndarray,
@@ -114,6 +130,7 @@ def cached_features(
         points: (S, N, 3) float.
         folder: of the feature files; by default `feature_folder()`.
         say: takes each warning, one line.
+        progress: as for `embed_clouds`; None shows a bar on a terminal.
         world: as for `embed_clouds`; the first process's disk counts.
 
     Raises:
@@ -140,9 +157,10 @@ def cached_features(
         parts["code"] = source_sha256(kind)  # its author may be at work on it
 
     def compute() -> np.ndarray:
-        return embed_clouds(
-            encoder, points, device=device, progress=progress, world=world, **settings
-        )
+        with _bar(progress) as shown:
+            return embed_clouds(
+                encoder, points, device=device, progress=shown, world=world, **settings
+            )
 
     return kept_features(parts, len(points), compute, folder, say, world)
 

@@ -31,6 +31,8 @@ TAGS = {
         "probe_validation": "evaluation/probe_validation",
         "picture_to_cloud_recall_1": "evaluation/picture_to_cloud_recall_1",
         "cloud_to_picture_recall_1": "evaluation/cloud_to_picture_recall_1",
+        "picture_to_cloud_map": "evaluation/picture_to_cloud_map",
+        "cloud_to_picture_map": "evaluation/cloud_to_picture_map",
     },
 }
 AXES = ("kind", "step", "epoch")

@@ -224,6 +224,17 @@ def _beside(key: str, value: object) -> str:
     return percent(value) if key == "chance" else f"{value:.3g}"
 
 
+def _chance(records: list[RunRecord]) -> str:
+    """In brackets, what a random order would find of the held-out pairs."""
+    levels = [
+        line["chance_recall_1"] for r in records for line in r.epochs if "chance_recall_1" in line
+    ]
+    if not levels:
+        return ""
+    low, high = (f"{100 * level:.2g}" for level in (min(levels), max(levels)))
+    return f" (by chance {low if low == high else f'{low} to {high}'} %)"
+
+
 def curves(records: list[RunRecord]) -> Html:
     """Losses of all runs in one picture, then what else was logged."""
     sizes = sorted({record.config.trainer.batch_size for record in records})
@@ -248,7 +259,8 @@ def curves(records: list[RunRecord]) -> Html:
             ),
             (
                 "recall",
-                "Recall at 1 of clouds by pictures, on the pairs that are held out.",
+                "Recall at 1 of clouds by pictures, on the pairs that are held out"
+                f"{_chance(records)}.",
                 charts.single(records, "picture_to_cloud_recall_1", "recall at 1"),
             ),
             ("lr", "Learning rate.", charts.single(records, "lr", "learning rate")),
