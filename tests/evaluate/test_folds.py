@@ -43,6 +43,10 @@ def test_held_out_part_takes_its_share_of_each_class() -> None:
     assert (mask != held_out(LABELS, 0.2, seed=1)).any()
 
 
+def test_held_out_part_of_nothing() -> None:
+    assert not held_out(LABELS, 0.0, seed=0).any()
+
+
 def test_held_out_part_leaves_two_of_each_class() -> None:
     mask = held_out(np.repeat([0, 1, 2], [3, 4, 1]), 0.99, seed=0)
     assert mask[:3].sum() == 1

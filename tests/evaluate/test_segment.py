@@ -240,7 +240,7 @@ def test_mistakes_are_one_line(
         run_segment(encoder(), "e", shapes("train", 0), test, config)
     for key, value in [
         ("dropout", 1.0),
-        ("validation_share", 0.0),
+        ("validation_share", -0.1),
         ("seed", -1),
         ("batch_size", 0),
     ]:

@@ -60,12 +60,13 @@ def held_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     """Which samples a validation part takes, (S,) bool: `share` of each class, rounded.
 
     A class of 3 or more gives at least one and keeps at least 2 for fitting; smaller ones keep all.
+    A share of 0 takes none.
 
     >>> int(held_out(np.zeros(10, int), 0.2, seed=0).sum())
     2
     """
     mask = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
+    for label in np.unique(labels) if share else ():
         members = _shuffled_members(labels, label, seed, _HOLD_OUT)
         if len(members) >= 3:
             taken = min(max(1, round(share * len(members))), len(members) - 2)

@@ -30,7 +30,7 @@ class SegmentSettings:
         with_val: shapes of a split named val join train before that, as published; the split is
             otherwise not read.
         validation_share: share of each category of those shapes that chooses the epoch; a category
-            of fewer than three gives none. Where none gives any, the last epoch is taken.
+            of fewer than three gives none. Where none gives any, as with 0, the last epoch is taken.
         batch_size: clouds at a time when scoring; no number depends on it.
         seed: of everything that is drawn.
 
@@ -60,7 +60,7 @@ class SegmentSettings:
         several = len(self.fractions) > 0 and len(set(self.fractions)) == len(self.fractions)
         _require(several, "fractions", self.fractions, "one or more different shares")
         share = self.validation_share
-        _require(0 < share < 1, "validation_share", share, "a share between 0 and 1")
+        _require(0 <= share < 1, "validation_share", share, "0 to below 1")
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
 
 

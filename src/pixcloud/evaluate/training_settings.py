@@ -98,7 +98,8 @@ class FinetuneSettings:
         fractions: shares of the train labels, one result each; class by class, at least one cloud
             of each, and the smaller ones lie in the larger ones.
         validation_share: share of each class of those labels that chooses the epoch; a class of
-            fewer than three clouds gives none. Where none gives any, the last epoch is taken.
+            fewer than three clouds gives none. Where none gives any, as with 0, the last epoch is
+            taken.
         votes: passes at test time whose probabilities are averaged: the cloud as it is, and
             augmented ones of `vote_scale` and `vote_rotation`; 1 gives no row of votes.
         vote_scale: voting scales each axis by a factor between 1 / vote_scale and vote_scale.
@@ -134,7 +135,7 @@ class FinetuneSettings:
         several = len(self.fractions) > 0 and len(set(self.fractions)) == len(self.fractions)
         _require(several, "finetune.fractions", self.fractions, "one or more different shares")
         share = self.validation_share
-        _require(0 < share < 1, "finetune.validation_share", share, "a share between 0 and 1")
+        _require(0 <= share < 1, "finetune.validation_share", share, "0 to below 1")
         _require(self.votes >= 1, "finetune.votes", self.votes, "at least 1")
         _require(self.vote_scale >= 1, "finetune.vote_scale", self.vote_scale, "at least 1")
         turn = self.vote_rotation
