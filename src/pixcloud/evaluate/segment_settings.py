@@ -30,7 +30,8 @@ class SegmentSettings:
         with_val: shapes of a split named val join train before that, as published; the split is
             otherwise not read.
         validation_share: share of each category of those shapes that chooses the epoch; a category
-            of fewer than three gives none. Where none gives any, as with 0, the last epoch is taken.
+            of fewer than three gives none. Where none gives any, as with 0, the last epoch is
+            taken.
         batch_size: clouds at a time when scoring; no number depends on it.
         seed: of everything that is drawn.
 
