@@ -1,7 +1,7 @@
 """Linear probe: C from 5 values by 5 folds on train, then test; ours against SVC used plainly.
 
-The plain way computes its kernel afresh for every C and fold. It takes a minute or more at a quarter
-of the published size; at all of it (`probe-full`) a quarter of an hour or so, and so runs once.
+The plain way computes its kernel afresh for every C and fold. It takes a minute or more at a
+quarter of the published size; at all of it (`probe-full`) a quarter of an hour, and so runs once.
 """
 
 from __future__ import annotations
