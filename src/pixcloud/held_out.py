@@ -54,6 +54,12 @@ class HeldOut:
         space = embed_pairs(model, self.pairs, views="first", world=self.world)
         return self.world.decide(lambda: _recalls(space))
 
+    @staticmethod
+    def words(found: dict[str, float]) -> str:
+        """What the line of an epoch says of `recall`'s result."""
+        recall, chance = found["picture_to_cloud_recall_1"], found["chance_recall_1"]
+        return f", recall at 1 {100 * recall:.1f} % (chance {100 * chance:.1f})"
+
 
 def _recalls(space: PairsInSpace) -> dict[str, float]:
     found = cross_modal_ranks(space)

@@ -365,8 +365,7 @@ class Trainer:
                 self.export({"epoch": epoch, "probe_validation": accuracy})
         if recalls := self.held_out.recall(self.objective, epoch):
             line.update(recalls)
-            said += f", recall at 1 {100 * recalls['picture_to_cloud_recall_1']:.1f} %"
-            said += f" (chance {100 * recalls['chance_recall_1']:.1f})"
+            said += self.held_out.words(recalls)
         self.objective.train()
         seconds = progress.seconds + clock.elapsed()
         self.write(**line, seconds=round(seconds, 2))
