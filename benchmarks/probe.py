@@ -62,7 +62,7 @@ def _build(
         from pixcloud.evaluate.svm import LinearSVM
         from reference.plain_svm import plain_cross_validate, plain_fit_predict
 
-        count = 4 * classes if tiny else train
+        count = min(train, 20 * classes) if tiny else train  # several of each class
         features, labels = _features(count + test, dim, classes)
         x, y, held = features[:count], labels[:count], features[count:]
 
