@@ -11,8 +11,8 @@ STARTER = os.getppid()
 # that processes which are started later know them, too.
 CODE_VARIABLE = "PIXCLOUD_CODE"
 
-# Turns of the loop in which a thread waits for work before it sleeps: about a tenth of a
-# millisecond. GNU's OpenMP, which torch's builds for Linux bring, knows it.
+# Turns of the loop in which a thread waits for work before it sleeps; by default they are 300,000.
+# GNU's OpenMP, which torch's builds for Linux bring, knows it.
 SPINS = 10_000
 
 
@@ -29,7 +29,7 @@ def let_threads_sleep() -> None:
     A spinning thread keeps a core from the processes that read ahead, and from everybody else: with
     one other busy process on two cores a training step took 1.7 times as long. But waking a thread
     takes as long as many of a step's thousands of operators: where they never spin, a step takes a
-    seventh longer. So they spin for a moment. The user's own settings are kept.
+    tenth longer. So they spin for a moment. The user's own settings are kept.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
