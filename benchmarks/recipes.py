@@ -175,7 +175,8 @@ def time_to(curve: list[dict[str, Any]], accuracy: float) -> tuple[int, float] |
 
 def over_of(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Settings over those of a variant: where the data are, how it is scored, and the seed."""
-    trainer: dict[str, Any] = {"progress": False, "keep_checkpoints": 1, "precision": "32"}
+    trainer: dict[str, Any] = {"progress": False, "keep_checkpoints": 1}
+    trainer["precision"] = arguments.precision
     if arguments.epochs:
         trainer["epochs"] = arguments.epochs
     if arguments.threads:
@@ -227,6 +228,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--epochs", type=int, default=0, help="instead of those of the scale")
     made.add_argument("--threads", type=int, default=0, help="0 takes every core")
+    made.add_argument("--precision", default="32", help="of all variants: 32, bf16 or auto")
     made.add_argument(
         "--last", action="store_true", help="with --final: probe the last epoch only, so no times"
     )

@@ -5,9 +5,8 @@ noise, as features of shapes of some kinds have; "noise": no structure at all, w
 make use of. Queries are further vectors of the same kind, each asked alone as a user would; every
 answer's ten names are compared with those of the exact search.
 
-`python -m benchmarks.store NAMES_AND_FEATURES.npz [COUNT]` takes features of a real encoder, as
-`pixcloud embed --out` writes them, and makes COUNT vectors (a million) between each and one of its
-16 nearest. These are single features carried further, not as many shapes.
+`python -m benchmarks.store FEATURES.npy` takes vectors of a real encoder, as
+`benchmarks.store_features` makes them: the last 200 ask, all others are stored.
 """
 
 from __future__ import annotations
@@ -121,31 +120,22 @@ def _maker(kind: str) -> Maker:
     return make
 
 
-def between(features: np.ndarray, near: int = 16) -> Maker:
-    """Makes vectors (S, D) between features (F, D), scaled to length 1, and their nearest ones.
-
-    >>> between(np.eye(40, 3, dtype=np.float32))(0, 5).shape
-    (5, 3)
-    """
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    nearest = np.argsort(-(unit @ unit.T), axis=1, kind="stable")[:, 1 : near + 1]
+def stored(features: np.ndarray) -> Maker:
+    """Hands out features (F, D): from the first on, or, for the first number -1, the last ones."""
 
     def make(first: int, size: int) -> np.ndarray:
-        draw = np.random.default_rng([1, first + 1])
-        places = draw.integers(0, len(unit), size)
-        others = nearest[places, draw.integers(0, nearest.shape[1], size)]
-        share = draw.random((size, 1), np.float32)
-        return ((1 - share) * unit[places] + share * unit[others]).astype(np.float32)
+        return features[-size:] if first < 0 else features[first : first + size]
 
     return make
 
 
-def main(path: str, count: int = 1_000_000) -> None:
-    """Measure a store of vectors between the features of a file."""
-    with np.load(path, allow_pickle=False) as stored, tempfile.TemporaryDirectory() as folder:
-        make = between(stored["features"])
-        results = {"between features": _measure(Path(folder) / "store", path, make, count, 200)}
-    for what, value in table({"results": results}):
+def main(path: str, queries: int = 200) -> None:
+    """Measure a store of the vectors of a file; its last `queries` ask and are not stored."""
+    features = np.load(path, mmap_mode="r", allow_pickle=False)
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "store"
+        found = _measure(store, path, stored(features), len(features) - queries, queries)
+    for what, value in table({"results": {"of an encoder": found}}):
         print(f"  {what:<72} {value}")
 
 

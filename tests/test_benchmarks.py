@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import document, floor, plot  # noqa: E402
+from benchmarks import document, floor, plot, store, store_features  # noqa: E402
 from benchmarks.__main__ import NAMES  # noqa: E402
 
 
@@ -80,6 +81,30 @@ def test_the_count_of_operations_of_dgcnn() -> None:
     assert cost.operations == rows * (2 * 3 * edges + distances + last)
     cost = floor.dgcnn_cost(8, 2048, widths, 1024, 15, training=False)
     assert cost.operations == rows * (2 * edges + distances + forward)
+
+
+def test_a_store_of_an_encoders_vectors(
+    held_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "features.npy"
+    words = [str(held_run), str(out), "--count", "400", "--points", "32", "--workers", "1"]
+    assert store_features.main(words) == 0
+    features = np.load(out)
+    assert features.shape == (400 + store_features.QUERIES, 8)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
+    assert len(np.unique(features, axis=0)) == len(features)
+    again = store_features.features(str(held_run), 600, points=32, workers=1)
+    np.testing.assert_array_equal(features, again)
+    store.main(str(out), queries=20)
+    assert "580 vectors, of an encoder: recall at 10" in capsys.readouterr().out
+
+
+def test_a_store_of_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert store_features.main([str(tmp_path / "none"), str(tmp_path / "features.npy")]) == 2
+    assert "no such folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        store_features.main([str(tmp_path), str(tmp_path / "features.npy"), "--count", "6"])
+    assert "expected a multiple of 4" in capsys.readouterr().err
 
 
 def test_a_bar_with_and_without_a_goal() -> None:

@@ -35,6 +35,31 @@ def test_features_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [path.name for path in tmp_path.iterdir()] == [first.path.name]
 
 
+def test_a_terminal_sees_how_far_features_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bar on a terminal, nothing elsewhere, and nothing beside a caller's own progress."""
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    encoder, seen = small("pointnet"), []
+    cached_features(encoder, CLOUDS[:3], num_points=32, folder=tmp_path)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes this for a terminal
+    cached_features(
+        encoder,
+        CLOUDS[:5],
+        num_points=32,
+        batch_size=2,
+        folder=tmp_path,
+        progress=lambda done, count: seen.append((done, count)),
+    )
+    assert seen == [(2, 5), (4, 5), (5, 5)]
+    assert capsys.readouterr() == ("", "")
+    cached_features(encoder, CLOUDS, num_points=32, folder=tmp_path)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "features" in shown.err
+    assert "100%" in shown.err
+
+
 def test_descriptors_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = ShapeDescriptor(pairs=64, triples=64)
     first = cached_descriptors(few, CLOUDS, num_points=32, folder=tmp_path)

@@ -20,7 +20,7 @@ from pixcloud.report.clouds import CloudStore, pack
 from pixcloud.report.compare import results as compare_results
 from pixcloud.report.provenance import command
 from pixcloud.report.record import HANDMADE, PRETRAINED, UNTRAINED, read_record
-from pixcloud.report.sections import results_table
+from pixcloud.report.sections import curves, results_table
 
 MakeRun = Callable[..., Path]
 
@@ -181,6 +181,19 @@ def test_the_ways_of_few_shot_share_no_table_and_no_chart(make_run: MakeRun) -> 
     assert record.headline().keys() == read_record(str(run)).headline().keys()
     assert all(row.value != 0.987 for row in record.headline().values())
     assert "few-shot" not in str(charts.bars([record]))
+
+
+def test_retrieval_during_training_has_chance_in_its_caption(make_run: MakeRun) -> None:
+    run = make_run()
+    assert "(by chance" not in str(curves([read_record(run)]))
+    path = run / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "epoch":
+            line |= {"picture_to_cloud_recall_1": 0.2, "chance_recall_1": 0.0077}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = str(curves([read_record(run)]))
+    assert "on the pairs that are held out (by chance 0.77 %)." in found
 
 
 def test_retrieval_has_its_chance_level_beside_it(make_run: MakeRun) -> None:
