@@ -216,6 +216,18 @@ def spoil(kind: str) -> tuple[dict[str, Any], str]:
     if kind == "head":
         state["inv_head.0.weight"] = torch.randn(4, 32, 1)
         return state, r"inv_head\.0\.weight has shape \(4, 32, 1\); expected a matrix"
+    if kind == "narrow head":
+        state["inv_head.0.weight"] = torch.randn(4, 31)
+        return state, r"inv_head\.0\.weight takes 31 features, the encoder gives 32"
+    if kind in ("nan", "infinite"):
+        state["conv5.0.weight"][0, 0] = float(kind.removesuffix("inite"))
+        return state, r"these hold NaN or infinity: conv5\.0\.weight"
+    if kind == "nan twins":
+        state["bn2.weight"][0] = state["conv2.1.weight"][0] = float("nan")
+        return state, r"these hold NaN or infinity: bn2\.weight, conv2\.1\.weight"
+    if kind in ("int32", "complex64"):
+        state["conv3.0.weight"] = state["conv3.0.weight"].to(getattr(torch, kind))
+        return state, rf"these are no real numbers \({kind}\): conv3\.0\.weight"
     if kind == "numbers":
         return {**state, 3: torch.zeros(1)}, "these entries are no named tensors: 3"
     return {"epoch": 3, **state}, "these entries are no named tensors: epoch"
@@ -225,7 +237,8 @@ def spoil(kind: str) -> tuple[dict[str, Any], str]:
     "kind",
     [
         *("missing", "extra", "prefix", "twins", "shape", "kernel", "head", "numbers"),
-        *("not tensors", "counter", "several", "unusual"),
+        *("not tensors", "counter", "several", "unusual", "narrow head"),
+        *("nan", "infinite", "nan twins", "int32", "complex64"),
     ],
 )
 def test_refuses_by_name(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,6 +87,7 @@ def replaced_folder(path: Path, scratch: Path | None = None) -> Iterator[Path]:
         path: The folder to create or replace.
         scratch: Where to fill it, on the same file system; None means beside `path`.
     """
+    path = path.absolute()  # "." has no name, and would hold what replaces it
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path, scratch)
     temporary.parent.mkdir(parents=True, exist_ok=True)

@@ -59,14 +59,10 @@ def import_crosspoint_pictures(file: str, out: str) -> str:
     )
     head, said = None, ""
     if head_weights:
-        pooled, hidden, projection = head_sizes(head_weights, str(path))
+        pooled, hidden, projection = head_sizes(head_weights, str(path), tower.pooled_dim)
         head = ProjectionHead(pooled, hidden, projection, bias="0.bias" in head_weights)
         load_strictly(head, head_weights, str(path), {key: HEAD + key for key in head_weights})
         said = f" and its projection head {pooled}-{hidden}-{projection}"
-        if pooled != tower.pooled_dim:
-            raise WeightsError(
-                f"{path}: {HEAD}0.weight takes {pooled} features, {name} gives {tower.pooled_dim}"
-            )
     save_tower(folder, tower, head, {"imported": "crosspoint pictures", "file": path.name})
     return f"{path}: {matched}: {name}{said}; written to {folder}"
 

@@ -61,7 +61,7 @@ def import_dgcnn_partseg(file: str, out: str, k: int = 40) -> str:
     load_strictly(model.head, parts, str(path), names)
     head = None
     if found.head:
-        head = ProjectionHead(*head_sizes(found.head, str(path)))
+        head = ProjectionHead(*head_sizes(found.head, str(path), encoder.pooled_dim))
         load_strictly(head, found.head, str(path), {key: f"inv_head.{key}" for key in found.head})
     origin = {"imported": "dgcnn_partseg", "file": path.name}
     save_encoder(folder, encoder, head, origin)

@@ -131,7 +131,7 @@ def import_crosspoint(file: str, out: str, k: int = 15) -> str:
     embed_dim = len(encoder_weights[embed])
     encoder = build_encoder(form.encoder, k=k, embed_dim=embed_dim, widths=widths)
     load_strictly(encoder, encoder_weights, str(path), names)
-    pooled, hidden, projection = head_sizes(head_weights, str(path))
+    pooled, hidden, projection = head_sizes(head_weights, str(path), encoder.pooled_dim)
     head = ProjectionHead(pooled, hidden, projection)
     load_strictly(head, head_weights, str(path), {key: f"inv_head.{key}" for key in head_weights})
     save_encoder(Path(out), encoder, head, {"imported": "crosspoint", "file": path.name})
@@ -219,8 +219,12 @@ def _misfit(form: Form, missing: list[str], left: list[str]) -> str:
     return f"not a CrossPoint {form.title} state dict; {'; '.join(problems)}"
 
 
-def head_sizes(head: dict[str, torch.Tensor], origin: str) -> tuple[int, int, int]:
-    """Widths (in, hidden, out) of a projection head that the file calls `inv_head`."""
+def head_sizes(head: dict[str, torch.Tensor], origin: str, features: int) -> tuple[int, int, int]:
+    """Widths (in, hidden, out) of a projection head that the file calls `inv_head`.
+
+    Raises:
+        WeightsError: if it takes another number of features than its encoder gives.
+    """
     for key in ("0.weight", "3.weight"):
         if key not in head:
             raise WeightsError(f"{origin}: missing: inv_head.{key}")
@@ -228,6 +232,10 @@ def head_sizes(head: dict[str, torch.Tensor], origin: str) -> tuple[int, int, in
             shape = tuple(head[key].shape)
             raise WeightsError(f"{origin}: inv_head.{key} has shape {shape}; expected a matrix")
     hidden, pooled = head["0.weight"].shape
+    if pooled != features:
+        raise WeightsError(
+            f"{origin}: inv_head.0.weight takes {pooled} features, the encoder gives {features}"
+        )
     return pooled, hidden, len(head["3.weight"])
 
 

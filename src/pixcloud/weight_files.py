@@ -99,9 +99,10 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], str]:
         The state dict, and for the user how many keys the file has and what was done to them.
 
     Raises:
-        WeightsError: as `read_state_dict`.
+        WeightsError: as `read_state_dict`, and naming tensors that are no finite real numbers.
     """
     source = read_state_dict(path)
+    _check_values(source, path)
     bare, done = without_prefixes(source), []
     if list(bare) != list(source):
         before, after = next(iter(source)), next(iter(bare))
@@ -111,6 +112,22 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], str]:
         done.append("it has no counters of batches, which are set to 0")
     said = f" ({'; '.join(done)})" if done else ""
     return whole, f"all {len(bare)} keys matched{said}"
+
+
+def _check_values(source: dict[str, torch.Tensor], path: Path) -> None:
+    """Refuse what no weight can be; whoever uses the encoder would be blamed for it later."""
+    values = {key: value for key, value in source.items() if not key.endswith(COUNTER)}
+    if others := [key for key, value in values.items() if not value.is_floating_point()]:
+        kind = str(values[others[0]].dtype).removeprefix("torch.")
+        raise WeightsError(
+            f"{path}: these are no real numbers ({kind}): {some(others)}; save the weights as "
+            "float16, float32 or float64"
+        )
+    if bad := [key for key, value in values.items() if not value.float().isfinite().all()]:
+        raise WeightsError(
+            f"{path}: these hold NaN or infinity: {some(bad)}; the training had diverged, take an "
+            "earlier checkpoint"
+        )
 
 
 def without_prefixes(source: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

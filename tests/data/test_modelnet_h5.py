@@ -74,6 +74,30 @@ def test_the_other_packing(tmp_path: Path) -> None:
     assert read_modelnet(folder, "train").classes == ["0", "1", "2"]
 
 
+@pytest.mark.parametrize("prefix", ["ply_data_", ""])
+def test_a_last_file_that_is_missing_is_told(tmp_path: Path, prefix: str) -> None:
+    """Numbers tell of a gap alone; of ModelNet40 it is known how many files there are."""
+    folder = tmp_path / "modelnet40_hdf5_2048"
+    folder.mkdir()
+    counts = {"train": 5, "test": 2}
+    for split, count in counts.items():
+        for number in range(count):
+            with h5py.File(folder / f"{prefix}{split}{number}.h5", "w") as file:
+                file["data"] = RNG.normal(size=(40, 8, 3)).astype(np.float32)
+                file["label"] = np.arange(40)[:, None]
+    for split, count in counts.items():
+        assert len(read_modelnet(tmp_path, split).points) == 40 * count
+        (folder / f"{prefix}{split}{count - 1}.h5").unlink()
+        last = rf"{prefix}{split}{count - 1}\.h5: missing; ModelNet40 has {prefix}{split}0\.h5 to"
+        with pytest.raises(DataError, match=last):
+            read_modelnet(tmp_path, split)
+    # A list says what there is, and names of its own say that it is something else.
+    (folder / "train_files.txt").write_text("".join(f"{prefix}train{n}.h5\n" for n in range(4)))
+    assert len(read_modelnet(tmp_path, "train").points) == 160
+    (folder / "shape_names.txt").write_text("".join(f"mine {n}\n" for n in range(40)))
+    assert len(read_modelnet(tmp_path, "test").points) == 40
+
+
 def write_numbered(folder: Path, **labels: list[float]) -> Path:
     """The other packing without a list of classes, the labels of each split given."""
     folder.mkdir()

@@ -10,6 +10,7 @@ import pytest
 
 from pixcloud import open_parts, save_encoder
 from pixcloud.cli import main
+from pixcloud.data.modelnet import write_modelnet
 from pixcloud.data.shapenetpart import (
     PUBLISHED_PARTS,
     part_offsets,
@@ -175,6 +176,18 @@ def test_by_its_name_and_by_what_lies_there(tmp_path: Path) -> None:
         assert found.classes == list(PARTS)
 
 
+def test_another_packing_at_a_bare_path_has_no_parts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is not taken for a folder of a user's shapes, which would give wrong advice."""
+    write_modelnet(tmp_path, clouds())
+    save_encoder(tmp_path / "enc", build_encoder("pointnet", embed_dim=8, widths=[8]))
+    assert main(["segment", f"{tmp_path}/enc", "--data.source", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "'modelnet40' holds no parts; expected one of shapenetpart, folder" in error
+    assert len(error.splitlines()) == 1
+
+
 def write_packing(folder: Path, prefix: str, key: str, flat: bool = False) -> Path:
     """Two airplanes and two tables in each split, as they are handed out."""
     folder.mkdir(parents=True)
@@ -189,6 +202,19 @@ def write_packing(folder: Path, prefix: str, key: str, flat: bool = False) -> Pa
         listing = folder / f"{split}_hdf5_file_list.txt"
         listing.write_text(f"./somewhere/else/{prefix}{split}0.h5\n")
     return folder
+
+
+@pytest.mark.parametrize("prefix", ["ply_data_", ""])
+def test_a_last_file_that_is_missing_is_told(tmp_path: Path, prefix: str) -> None:
+    folder = write_packing(tmp_path / "shapenetpart_hdf5_2048", prefix, "seg")
+    assert len(read_shapenetpart(tmp_path, "test").points) == 4  # its list names one file
+    for listing in folder.glob("*_list.txt"):
+        listing.unlink()
+    assert len(read_shapenetpart(tmp_path, "val").points) == 4
+    with pytest.raises(DataError, match=rf"{prefix}test1\.h5: missing; ShapeNetPart has"):
+        read_shapenetpart(tmp_path, "test")
+    (folder / f"{prefix}test1.h5").write_bytes((folder / f"{prefix}test0.h5").read_bytes())
+    assert len(read_shapenetpart(tmp_path, "test").points) == 8
 
 
 PACKINGS = [

@@ -239,3 +239,13 @@ def test_unit_sphere() -> None:
     assert x.mean(1).abs().max() < 1e-12
     assert x.norm(dim=-1).amax(1) == pytest.approx(1)
     assert torch.equal(unit_sphere(torch.ones(1, 5, 3)), torch.zeros(1, 5, 3))
+
+
+@pytest.mark.parametrize("unit", [1e37, 1e30, 1e20, 1e14, 1.0, 1e-14, 1e-20, 1e-30, 1e-37])
+def test_unit_sphere_in_any_unit(unit: float) -> None:
+    """Squares of such coordinates, and their sums, are not numbers of fp32 any more."""
+    points = torch.randn(2, 500, 3, generator=torch.Generator().manual_seed(0)) + 0.5
+    both = torch.stack([points[0] * unit, points[1]])  # one cloud says nothing of the other
+    found = unit_sphere(both)
+    assert torch.equal(found[1], unit_sphere(points)[1])
+    assert torch.allclose(found[0], unit_sphere(points)[0], atol=2e-6)

@@ -169,6 +169,9 @@ def test_stored_folds_are_read_and_query_labels_choose_nothing(
     )
     again = run_few_shot(encoder(), "e", TRAIN, TEST, asked, say=silent)
     assert again.folds == result.folds
+    # The seed is that of this evaluation; what drew the trials stands beside it.
+    assert again.rows[0].seed == 9
+    assert again.rows[0].settings["folds_seed"] == result.rows[0].seed == SETTINGS.seed
     if protocol == "crosspoint":  # nothing else is drawn there
         np.testing.assert_array_equal(again.accuracies["e"], result.accuracies["e"])
 
@@ -183,7 +186,8 @@ def test_too_little_for_a_trial_is_told(protocol: str) -> None:
     few = ellipsoids("test", 1, per_class=5)
     refused(ConfigError, "fewshot.ways = 5: ellipsoids train has 4 classes", ways=5)
     if protocol == "crosspoint":
-        refused(DataError, r"fewer clouds than the 7 \+ 6 = 13 .*: ball 12, rod 12", shots=7)
+        few_clouds = r"fewer clouds than the 7 \+ 6 = 13 .*: ball 12, rod 12.*queries 5 would do"
+        refused(DataError, few_clouds, shots=7)
     else:
         refused(DataError, "train: classes with fewer clouds than the 13 .*: ball 12", shots=13)
         refused(DataError, "test: classes with fewer clouds than the 6 of each.*: ball 5")

@@ -104,6 +104,28 @@ def test_command(
     assert twice[:16] == twice[16:]
 
 
+def test_of_a_run_that_was_cut_short(
+    held_run: Path, labelled_pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The newest checkpoint serves, for pictures and for clouds."""
+    cut, rows = tmp_path / "cut", {}
+    shutil.copytree(held_run, cut)
+    for folder in (held_run, cut):
+        shutil.rmtree(cut / "encoder", ignore_errors=folder == cut)
+        words = (
+            folder,
+            "--data.source",
+            labelled_pairs,
+            "--out",
+            tmp_path / f"{folder.name}.jsonl",
+        )
+        code, _, err = retrieve(*words, "--retrieve.num_points", 32, capsys=capsys)
+        assert code == 0, err
+        rows[folder] = read_rows(tmp_path / f"{folder.name}.jsonl")
+    assert [row.metric for row in rows[cut]] == [row.metric for row in rows[held_run]]
+    assert [row.value for row in rows[cut]] == [row.value for row in rows[held_run]]
+
+
 def test_numbers_are_those_of_the_slow_way(model: CrossModal, labelled_pairs: Path) -> None:
     pairs = open_pairs(f"pairs:{labelled_pairs}")[:6]
     space = embed_pairs(model, pairs, batch_size=4)

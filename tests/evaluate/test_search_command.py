@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +187,57 @@ def test_a_namesake_keeps_nothing_that_is_gone(place: Path, tmp_path: Path, pref
     assert list(VectorStore(out).stamps()) == [f"{start}0.npy", f"{start}chair/1.npy"]
 
 
+@pytest.mark.parametrize("prefix", ["", "p", "p/q"])
+def test_a_class_folder_that_is_gone(place: Path, tmp_path: Path, prefix: str) -> None:
+    """Also where namesakes lie beside it, and down to the very last shape."""
+    (a, _), out = two_folders(tmp_path), tmp_path / "i"
+    for number in range(2):
+        np.save(a / f"{number}.npy", np.random.default_rng(number).normal(size=(60, 3)))
+    words = ["embed", f"{place}/enc", str(a), "--out", str(out), *SIZE, "--prefix", prefix]
+    assert cli.main(words) == 0
+    shutil.rmtree(a / "chair")
+    assert cli.main([*words, "--remove_missing", "true"]) == 0
+    start = f"{prefix}/" if prefix else ""
+    assert list(VectorStore(out).stamps()) == [f"{start}0.npy", f"{start}1.npy"]
+    (a / "0.npy").unlink()
+    (a / "1.npy").unlink()
+    assert cli.main(words) == 2  # without a word of removal an empty folder is a mistake
+    assert len(VectorStore(out)) == 2
+    assert cli.main([*words, "--remove_missing", "true"]) == 0
+    assert len(VectorStore(out)) == 0
+    words[2] = str(tmp_path / "mistyped")
+    assert cli.main([*words, "--remove_missing", "true"]) == 2
+
+
+def test_another_prefix_stays_when_its_file_changed(place: Path, tmp_path: Path) -> None:
+    (a, _), out = two_folders(tmp_path), tmp_path / "i"
+    words = ["embed", f"{place}/enc", str(a), "--out", str(out), *SIZE]
+    assert cli.main([*words, "--prefix", "p"]) == 0
+    np.save(a / "chair" / "0.npy", np.random.default_rng(9).normal(size=(60, 3)))
+    assert cli.main([*words, "--remove_missing", "true"]) == 0
+    assert len(VectorStore(out)) == 4
+    (a / "chair" / "0.npy").unlink()
+    assert cli.main([*words, "--remove_missing", "true"]) == 0
+    assert list(VectorStore(out).stamps()) == ["p/chair/1.npy", "chair/1.npy"]
+
+
+def test_stamps_of_earlier_versions_stay_good(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (a, _), out = two_folders(tmp_path), tmp_path / "i"
+    words = ["embed", f"{place}/enc", str(a), "--out", str(out), *SIZE, "--prefix", "p"]
+    assert cli.main(words) == 0
+    with sqlite3.connect(out / "vectors.sqlite") as base:  # they did not tell the prefix
+        base.execute("UPDATE items SET stamp = substr(stamp, 1, length(stamp) - 2)")
+    capsys.readouterr()
+    assert cli.main([*words, "--remove_missing", "true"]) == 0
+    cells = [cell.strip() for cell in capsys.readouterr().out.split("│")[1:-1]]
+    assert cells == ["0", "0", "2", "0", "0"]
+    (a / "chair" / "1.npy").unlink()
+    assert cli.main([*words, "--remove_missing", "true"]) == 0
+    assert list(VectorStore(out).stamps()) == ["p/chair/0.npy"]
+
+
 def test_the_folder_is_the_same_by_another_path(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +249,15 @@ def test_the_folder_is_the_same_by_another_path(
     words[2] = "a"
     assert cli.main(words) == 0
     assert set(VectorStore(tmp_path / "i").sources().values()) == {str(a)}
+
+
+def test_a_query_of_no_known_kind(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.tiff")
+    error = fails(["search", f"{place}/i", f"{tmp_path}/photo.tiff"], capsys)
+    assert "photo.tiff: neither a cloud or mesh (" in error
+    assert ".png" in error
 
 
 def test_search_finds_the_encoder_from_another_folder(

@@ -253,7 +253,9 @@ def test_mistakes(
         onnx_file.require_onnx()
 
 
-def test_safetensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_safetensors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoder = build_encoder("pointnet", embed_dim=4, widths=[4])
     save_encoder(tmp_path / "run" / "encoder", encoder, origin={"seed": 3})
     (tmp_path / "run" / "encoder" / "notes.txt").write_text("mine")
@@ -268,3 +270,7 @@ def test_safetensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         assert ours == (tmp_path / "run" / "encoder" / name).read_bytes()
     assert cli.main(["export", str(tmp_path / "run"), str(tmp_path / "out")]) == 2
     assert "exists already; give a new folder" in capsys.readouterr().err
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert cli.main(["export", str(tmp_path / "run"), "."]) == 0
+    assert len(list((tmp_path / "here").iterdir())) == 2

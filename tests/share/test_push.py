@@ -17,7 +17,7 @@ import yaml
 from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 
 import pixcloud
-from pixcloud import cli
+from pixcloud import cli, encoders
 from pixcloud.config import pretrain_config
 from pixcloud.config_files import save_config
 from pixcloud.encoders import build_encoder
@@ -265,6 +265,24 @@ def test_fine_tuned_models(kind: str, tmp_path: Path) -> None:
     points = np.random.default_rng(0).normal(size=(2, 64, 3))
     assert isinstance(found, PointClassifier)
     assert np.array_equal(found.predict(points).probabilities, model.predict(points).probabilities)
+
+
+def test_the_card_of_an_own_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lines load it, once they say where its code is, which is not in the repository."""
+    example = Path(__file__).resolve().parents[2] / "examples" / "own_encoder.py"
+    name = pixcloud.import_encoder(f"{example}:DeepSets")
+    save_encoder(tmp_path / "e", build_encoder(name))
+    assert cli.main(["push", f"{tmp_path}/e", "me/e", "--out", f"{tmp_path}/hub", *LICENCES]) == 0
+    _, text = card_of(tmp_path / "hub")
+    program = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert program is not None
+    assert 'pixcloud.import_encoder("PATH/own_encoder.py:DeepSets")' in program[1]
+    assert not [path for path in (tmp_path / "hub").iterdir() if path.suffix == ".py"]
+    names: dict[str, Any] = {}
+    monkeypatch.delitem(encoders.ENCODERS, name)
+    lines = program[1].replace("me/e", str(tmp_path / "hub"))
+    exec(lines.replace("PATH", str(example.parent)), names)
+    assert len(names["features"]) == 8
 
 
 class FakeHub:

@@ -323,6 +323,32 @@ def test_late_rows_count_at_once_and_are_read_once(
         assert len(store._late.numbers) == 0
 
 
+@pytest.mark.parametrize("how", ["removed", "replaced", "removed by another"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.75, 1.0])
+def test_late_rows_do_not_stand_in_for_nearer_ones(tmp_path: Path, how: str, share: float) -> None:
+    """The nearest go, others come: further down in the index there are nearer ones than these."""
+    pytest.importorskip("faiss")
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(40, 32))
+    stored = (centres[:, None] + 0.15 * rng.normal(size=(40, 200, 32))).reshape(-1, 32)
+    query = centres[:1]
+    with VectorStore(tmp_path / "i", About(dim=32)) as store, VectorStore(tmp_path / "i") as other:
+        store.add(names_of(len(stored)), stored)
+        store.build_index(silent)
+        assert store.search(query, 10) == store.search(query, 10, exact=True)
+        near = store.search(query, round(200 * share), exact=True).names[0]
+        elsewhere = centres[7] + 0.15 * rng.normal(size=(len(near), 32))
+        if how == "replaced":
+            store.add(near, elsewhere, replace=True)
+        else:
+            (store if how == "removed" else other).remove(near)
+            store.add(names_of(20, "late"), elsewhere[:20])
+        for k in (1, 10, 60):
+            assert store.search(query, k) == store.search(query, k, exact=True)
+        very_many = store.search(query, 1000).names[0]
+        assert len(set(very_many) & set(store.search(query, 1000, exact=True).names[0])) >= 950
+
+
 def test_many_late_rows_go_into_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_index(monkeypatch)
     stored, queries = clusters(3000, 1), clusters(20, 2)

@@ -214,6 +214,30 @@ def numbered(folder: Path, prefix: str) -> list[Path]:
     return files
 
 
+def check_published(files: list[Path], prefixes: Sequence[str], count: int, name: str) -> None:
+    """Check that no last file of a published packing is missing, which numbers do not tell.
+
+    Args:
+        files: that were found, in the order of their numbers.
+        prefixes: what may stand before the numbers.
+        count: how many files the packing has.
+        name: what the data call themselves.
+
+    Raises:
+        DataError: naming the first that is missing.
+    """
+    if not files or len(files) >= count:
+        return
+    stem = files[0].stem.rstrip("0123456789")
+    if stem in prefixes:
+        missing = files[0].parent / f"{stem}{len(files)}.h5"
+        raise DataError(
+            f"{missing}: missing; {name} has {stem}0.h5 to {stem}{count - 1}.h5, copy it again; of "
+            "other data, list their files or their names beside them, so that they are not taken "
+            "for it"
+        )
+
+
 def check_listed(listing: Path, files: list[Path]) -> None:
     """Check that a list of files, where there is one, names none that is not there.
 

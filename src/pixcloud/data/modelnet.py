@@ -28,6 +28,7 @@ CLASSES = [
     "range_hood", "sink", "sofa", "stairs", "stool", "table", "tent", "toilet", "tv_stand", "vase",
     "wardrobe", "xbox",
 ]  # fmt: skip
+PUBLISHED_FILES = {"train": 5, "test": 2}
 Split = Literal["train", "test"]
 
 
@@ -77,6 +78,9 @@ def read_modelnet(root: Path, split: str) -> LabelledClouds:
     if not len(points):
         raise DataError(f"{folder}: the {split} split holds no clouds")
     name = data_name(folder, len(classes), classes if listed else None)
+    if name == NAME and not (folder / f"{split}_files.txt").is_file():
+        prefixes = (f"ply_data_{split}", split)
+        labelled_h5.check_published(files, prefixes, PUBLISHED_FILES[split], "ModelNet40")
     return LabelledClouds(name=name, split=split, points=points, labels=labels, classes=classes)
 
 

@@ -23,6 +23,7 @@ FOLDERS = ("shapenet_part_seg_hdf5_data", "hdf5_data", "shapenetpart_hdf5_2048")
 PART_KEYS = ("pid", "seg")
 PART_LIST = "parts.json"
 SPLITS = ("train", "val", "test")
+PUBLISHED_FILES = {"train": 6, "val": 1, "test": 2}
 # Categories in label order with their numbers of parts.
 PUBLISHED_PARTS = {
     "airplane": 4, "bag": 2, "cap": 2, "car": 4, "chair": 4, "earphone": 3, "guitar": 3,
@@ -49,6 +50,11 @@ def read_part_names(root: Path) -> dict[str, list[str]]:
         raise FileFormatError(
             f'{path}: expected {{"category": ["part", ...]}} ({error})'
         ) from error
+
+
+def _own_parts(folder: Path) -> bool:
+    """Whether the data say which categories and parts they have; else they are the published."""
+    return (folder / PART_LIST).is_file()
 
 
 def part_offsets(part_names: dict[str, list[str]]) -> list[int]:
@@ -84,6 +90,9 @@ def read_shapenetpart(root: Path, split: str) -> LabelledClouds:
         )
     labelled_h5.check_listed(folder / f"{split}_hdf5_file_list.txt", files)
     part_names = read_part_names(root)
+    if not (folder / f"{split}_hdf5_file_list.txt").is_file() and not _own_parts(folder):
+        prefixes = (f"ply_data_{split}", split)
+        labelled_h5.check_published(files, prefixes, PUBLISHED_FILES[split], "ShapeNetPart")
     points, labels, parts = [], [], []
     for path in files:
         cloud, label, part = labelled_h5.read_datasets(path, [("data",), ("label",), PART_KEYS])

@@ -122,7 +122,7 @@ def open_pair_index(source: str) -> shapenet.PairIndex:
     """
     name, root = parse_source(source)
     if not name:
-        name = recognise(root, {n: marks for n, (_, marks) in PAIR_READERS.items()}, "pairs")
+        name = recognise(root, _marks(PAIR_READERS), "pairs")
     if name not in PAIR_READERS:
         raise ConfigError(
             f"data.source: '{name}' holds no pairs of clouds and pictures; {_known(PAIR_READERS)}; "
@@ -148,8 +148,8 @@ def open_labelled(source: str, split: str, key: str = "data.source") -> Labelled
 
 def _labelled_kind(root: Path) -> str:
     """What lies at a bare path, or beside pairs: class folders are known by the shapes in them."""
-    name = recognise(root, {n: marks for n, (_, marks) in LABELLED_READERS.items()}, "")
-    pairs = recognise(root, {n: marks for n, (_, marks) in PAIR_READERS.items()}, "")
+    name = recognise(root, _marks(LABELLED_READERS), "")
+    pairs = recognise(root, _marks(PAIR_READERS), "")
     if name or pairs or not root.is_dir():
         return name or "modelnet40"
     from pixcloud.data.folder import has_class_folders
@@ -164,7 +164,7 @@ def _known(readers: Mapping[str, object]) -> str:
 def split_there(source: str, split: str) -> bool:
     """Whether a source whose clouds have parts has this split; unlike an error in one it has."""
     name, root = parse_source(source)
-    return _has_split(_parts_kind(name, root), root, split)
+    return _has_split(_parts_kind(name, root, "data.source"), root, split)
 
 
 def _has_split(kind: str, root: Path, split: str) -> bool:
@@ -195,18 +195,25 @@ def open_parts(source: str, split: str, key: str = "data.source") -> LabelledClo
         DataError: if it is missing or incomplete.
     """
     name, root = parse_source(source, key)
-    if name and name not in PART_READERS:
-        raise ConfigError(
-            f"{key}: '{name}' holds no parts; expected one of {', '.join(PART_READERS)}"
-        )
-    clouds = PART_READERS[_parts_kind(name, root)][0](root, split)
+    clouds = PART_READERS[_parts_kind(name, root, key)][0](root, split)
     if source == SYNTHETIC:
         clouds.name = SYNTHETIC
     return clouds
 
 
-def _parts_kind(name: str, root: Path) -> str:
-    return name or recognise(root, {n: marks for n, (_, marks) in PART_READERS.items()}, "folder")
+def _parts_kind(name: str, root: Path, key: str) -> str:
+    """Which reader of parts; a bare path that another packing lies at is no folder of shapes."""
+    name = name or recognise(root, _marks(PART_READERS), "")
+    name = name or recognise(root, _marks(LABELLED_READERS), "folder")
+    if name not in PART_READERS:
+        raise ConfigError(
+            f"{key}: '{name}' holds no parts; expected one of {', '.join(PART_READERS)}"
+        )
+    return name
+
+
+def _marks(readers: Mapping[str, tuple[object, Marks]]) -> dict[str, Marks]:
+    return {name: marks for name, (_, marks) in readers.items()}
 
 
 def holds(source: str) -> tuple[bool, bool]:
@@ -219,8 +226,8 @@ def holds(source: str) -> tuple[bool, bool]:
         DataError: if the path does not exist.
     """
     name, root = parse_source(source)
-    pairs = {n: marks for n, (_, marks) in PAIR_READERS.items()}
-    labelled = {n: marks for n, (_, marks) in LABELLED_READERS.items()}
+    pairs = _marks(PAIR_READERS)
+    labelled = _marks(LABELLED_READERS)
     has_pairs = name in PAIR_READERS or (not name and recognise(root, pairs, "") != "")
     beside = recognise(root, labelled, "") or (_labelled_kind(root) == "folder" and not name)
     return has_pairs, name in LABELLED_READERS or bool(beside)

@@ -158,9 +158,20 @@ def unit_sphere(points: torch.Tensor) -> torch.Tensor:
 
     A cloud whose points all coincide is centred only.
     """
-    points = points - points.mean(dim=1, keepdim=True)
+    points = _in_range(points)
+    points = _in_range(points - points.mean(dim=1, keepdim=True))
     radius = points.norm(dim=-1).amax(dim=1)[:, None, None]
     return points / radius.masked_fill(radius == 0, 1)
+
+
+def _in_range(points: torch.Tensor) -> torch.Tensor:
+    """Clouds (B, N, 3) whose sums and squares are in the range of fp32; ordinary ones as they are.
+
+    These are divided by 1, which changes no bit.
+    """
+    largest = points.abs().amax(dim=(1, 2), keepdim=True)
+    ordinary = ((largest > 1e-15) & (largest < 1e15)) | (largest == 0)
+    return points / largest.masked_fill(ordinary, 1)
 
 
 def augment_clouds(points: torch.Tensor, draws: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -17,12 +17,14 @@ import numpy as np
 from pixcloud.data.shapes import list_shapes, shape_points
 from pixcloud.errors import ConfigError, DataError, StoreError, some
 from pixcloud.store import About, VectorStore
+from pixcloud.store.database import FILE
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 _BLOCK = 256  # shapes read, embedded and confirmed at a time
 FEATURE_FILES = (".npz",)
+_STAMP_PARTS = 5  # size, date, axis, seed, parts of the prefix
 
 
 @dataclass(kw_only=True)
@@ -88,8 +90,8 @@ def embed(
         replace: put these shapes in the place of those that have their names and come from
             another folder.
         remove_missing: remove from the store what came from this folder (and has this prefix) and
-            is not among the shapes any more, or cannot be read any more; otherwise the vectors of
-            before stay.
+            is not among the shapes any more, or cannot be read any more, up to the last one;
+            otherwise the vectors of before stay.
         strict: stop at the first file that cannot be read; otherwise such files are left out and
             named.
 
@@ -110,7 +112,7 @@ def embed(
         if value < 1:
             raise ConfigError(f"{key} is {value}: expected at least 1")
     root, target = Path(shapes).expanduser(), Path(out).expanduser()
-    paths = list_shapes(root)
+    paths = _shapes(root, target, remove_missing)
     from pixcloud.evaluate.embedder import load_embedder  # torch, once there is work for it
 
     embedder = load_embedder(encoder, kind, num_points)
@@ -131,10 +133,20 @@ def embed(
         if remove_missing:
             result.removed = _remove_missing(reader, paths, store)
         result.refused, result.total = reader.refused, len(store)
-        if not result.total:
+        if not result.total and paths:
             raise _none_read(reader, paths)
         _keep_index(store)
     return result
+
+
+def _shapes(root: Path, target: Path, remove_missing: bool) -> list[Path]:
+    """The shapes of a folder; none at all where the last of those that a store has may be gone."""
+    try:
+        return list_shapes(root)
+    except DataError:
+        if remove_missing and root.is_dir() and (target / FILE).is_file():
+            return []
+        raise
 
 
 @dataclass
@@ -162,6 +174,14 @@ class _Reader:
 
     def name(self, path: Path) -> str:
         return f"{self.prefix}/{self.place(path)}" if self.prefix else self.place(path)
+
+    def stamp(self, path: Path) -> str:
+        """What tells whether a shape has to be embedded again, and what is before its place."""
+        return f"{self.stamp_before(path)} {len(Path(self.prefix).parts)}"
+
+    def stamp_before(self, path: Path) -> str:
+        """As earlier versions wrote it, which did not tell the prefix."""
+        return f"{_state(path)} {self.up} {self.seed}"
 
     def blocks(self, paths: list[Path]) -> Iterator[tuple[list[Path], np.ndarray]]:
         """Some of the files at a time with their clouds (B, N, 3)."""
@@ -198,9 +218,10 @@ def _wanted(
     there, sources = store.stamps(), store.sources()
     wanted, names = {}, {}
     for path in paths:
-        name, stamp = reader.name(path), f"{_state(path)} {reader.up} {reader.seed}"
+        name, stamp = reader.name(path), reader.stamp(path)
+        same = there.get(name) in (stamp, reader.stamp_before(path))
         # Those of earlier versions have no source; of the same date they are of the same file.
-        if there.get(name) != stamp or sources[name] not in ("", reader.source):
+        if not same or sources[name] not in ("", reader.source):
             wanted[path] = stamp
             names[name] = sources.get(name, reader.source)
     if not replace:
@@ -252,20 +273,19 @@ def _remove_missing(reader: _Reader, paths: list[Path], store: VectorStore) -> i
 def _file_is_there(reader: _Reader, name: str, stamp: str) -> bool:
     """Whether the file of a stored name is in the folder, whatever prefix the name was stored with.
 
-    With the prefix p, p/q/0.npy may be q/0.npy, or 0.npy of the prefix p/q, or p/q/0.npy of none.
-    Where the folder q is there, a file of the prefix p/q is only believed by its stamp: the name is
-    likelier of a file that is gone from q.
+    Stamps tell of how many parts the prefix was. Those of earlier versions do not: p/q/0.npy of
+    these may be q/0.npy or 0.npy, which is believed by its size and date alone.
     """
     folder, parts = Path(reader.source), Path(name).parts
+    said = stamp.split(" ")
+    if len(said) == _STAMP_PARTS:
+        return folder.joinpath(*parts[int(said[-1]) :]).is_file()
     own = len(Path(reader.prefix).parts)
-    lost = len(parts) > own + 1 and (folder / parts[own]).is_dir()
-    for length in range(len(parts)):
-        file = folder.joinpath(*parts[length:])
-        if file.is_file():
-            surely = length in (0, own) or not lost
-            if surely or stamp.startswith(f"{_state(file)} "):
-                return True
-    return False
+    files = {length: folder.joinpath(*parts[length:]) for length in range(len(parts))}
+    return any(
+        file.is_file() and (length in (0, own) or stamp.startswith(f"{_state(file)} "))
+        for length, file in files.items()
+    )
 
 
 def _to_file(

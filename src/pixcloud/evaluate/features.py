@@ -204,8 +204,10 @@ def require_points(encoder: nn.Module, num_points: int, key: str) -> None:
         )
 
 
-def first_points(points: np.ndarray, num_points: int) -> np.ndarray:
+def first_points(points: np.ndarray, num_points: int, key: str = "num_points") -> np.ndarray:
     """The first points of each cloud: (S, N, 3) -> a view (S, num_points, 3).
+
+    `key` is the setting that messages name.
 
     Raises:
         DataError: for another shape, too few points, or coordinates that are not finite.
@@ -215,8 +217,8 @@ def first_points(points: np.ndarray, num_points: int) -> np.ndarray:
         raise DataError(f"clouds must be (clouds, points, 3) and at least one, got {points.shape}")
     if points.shape[1] < num_points:
         raise DataError(
-            f"the clouds have {points.shape[1]} points but num_points is {num_points}: "
-            f"set num_points to {points.shape[1]} or fewer, or give denser clouds"
+            f"the clouds have {points.shape[1]} points but {key} is {num_points}: "
+            f"set {key} to {points.shape[1]} or fewer, or give denser clouds"
         )
     points = points[:, :num_points]
     bad = ~np.isfinite(points).all(axis=(1, 2))

@@ -110,7 +110,7 @@ def run_few_shot(
     check_optim(config.optim)
     check_splits(train, test)
     for clouds in (train, test) if protocol == POINT_BERT else (train,):
-        first_points(clouds.points, settings.num_points)
+        first_points(clouds.points, settings.num_points, "fewshot.num_points")
     require_points(encoder, settings.num_points, "fewshot.num_points")
     folds = _folds(config, train, test)
     contenders = {encoder_name: encoder}
@@ -129,7 +129,8 @@ def run_few_shot(
         result.accuracies[name] = shares
         details = _details(each, config, folds, stored, shares, source)
         seconds = time.perf_counter() - started
-        result.rows.append(_row(name, each, folds, shares, details, seconds))
+        row = _row(name, each, folds, settings.seed, shares, details, seconds)
+        result.rows.append(row)
     _compare(result, encoder_name, say)
     if out is not None:
         append_rows(out, result.rows)
@@ -267,6 +268,7 @@ def _details(
         "trials": len(shares),
         "folds": f"folds/{stored.name}" if stored else None,
         "folds_sha256": folds.sha256,
+        "folds_seed": folds.seed,
         "fewshot": dataclasses.asdict(config.fewshot) | {"trials": len(shares)},
         "source": source,
     }
@@ -281,6 +283,7 @@ def _row(
     name: str,
     encoder: PointEncoder,
     folds: Folds,
+    seed: int,
     shares: np.ndarray,
     details: dict[str, Any],
     seconds: float,
@@ -294,7 +297,7 @@ def _row(
         value=float(shares.mean()),
         ci95=(max(0.0, low), min(1.0, high)),
         n=len(folds.trials) * folds.ways * folds.queries,
-        seed=folds.seed,
+        seed=seed,
         encoder=name,
         encoder_sha256=weights_sha256(encoder),
         settings=details,

@@ -213,8 +213,10 @@ def _require_clouds(
     few = [f"{clouds.classes[k]} {count}" for k, count in counts.items() if count < least]
     if few:
         why = f"{least}" if apart else f"{settings.shots} + {settings.queries} = {least}"
+        fits = min(counts.values()) - settings.shots
+        lower = f" (--fewshot.queries {fits} would do)" if not apart and fits > 0 else ""
         raise DataError(
             f"{clouds.name} {clouds.split}: classes with fewer clouds than the {why} of each that "
-            f"a trial needs: {some(few)}; set fewshot.shots or fewshot.queries lower, or leave "
-            "these classes out"
+            f"a trial needs: {some(few)}; set fewshot.shots or fewshot.queries lower{lower}, or "
+            "leave these classes out"
         )

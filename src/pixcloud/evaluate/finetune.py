@@ -192,7 +192,7 @@ def _check(
     settings = config.finetune
     check_splits(train, test)
     for clouds in (train, test):
-        first_points(clouds.points, settings.num_points)
+        first_points(clouds.points, settings.num_points, "finetune.num_points")
     require_points(encoder, settings.num_points, "finetune.num_points")
     if len(np.unique(train.labels)) < 2:
         raise DataError(f"{train.name} {train.split}: a classifier needs at least two classes")

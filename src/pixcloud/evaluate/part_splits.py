@@ -66,7 +66,7 @@ def check_parts(
     check_splits(train, test)
     _same_parts(train, test)
     for clouds in (train, test):
-        first_points(clouds.points, settings.num_points)
+        first_points(clouds.points, settings.num_points, "segment.num_points")
     require_points(encoder, settings.num_points, "segment.num_points")
     if len(train.labels) < 2:
         raise DataError(f"{train.name} {train.split}: a single shape; at least two are needed")

@@ -59,7 +59,7 @@ def retrieve(config: RetrieveConfig) -> RetrievalResult:
         _say(f"nothing between pictures and clouds: {no_pairs}")
     if kind != "pictures" and has_labels:
         try:
-            rows += _clouds(config)
+            rows += _clouds(config, model)
         except NothingToFindError as error:
             if not rows:
                 raise
@@ -85,14 +85,20 @@ def _pictures(config: RetrieveConfig, model: CrossModal) -> list[ResultRow]:
     )
 
 
-def _clouds(config: RetrieveConfig) -> list[ResultRow]:
+def _clouds(config: RetrieveConfig, model: CrossModal | None) -> list[ResultRow]:
+    """With the exported encoder; of a run that was cut short, that of its newest checkpoint."""
     import torch
 
     from pixcloud.data.sources import open_labelled
     from pixcloud.evaluate.retrieval import retrieve_clouds
     from pixcloud.export import load_encoder
 
-    encoder = load_encoder(config.encoder)
+    try:
+        encoder = load_encoder(config.encoder)
+    except WeightsError:
+        if model is None:
+            raise
+        encoder = model.point_encoder
     if torch.cuda.is_available():
         encoder = encoder.cuda()
     test = open_labelled(config.data.source, "test")

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pixcloud.data.files import PICTURE_SUFFIXES
-from pixcloud.data.shapes import list_shapes, shape_points
-from pixcloud.errors import ConfigError, DataError, StoreError, WeightsError
+from pixcloud.data.shapes import SHAPE_SUFFIXES, list_shapes, shape_points
+from pixcloud.errors import ConfigError, DataError, FileFormatError, StoreError, WeightsError
 from pixcloud.store import About, VectorStore
 
 if TYPE_CHECKING:
@@ -100,6 +100,12 @@ def search(
     if k < 1:
         raise ConfigError(f"k is {k}: expected at least 1")
     asking = Path(query).expanduser()
+    known = (*SHAPE_SUFFIXES, *PICTURE_SUFFIXES)
+    if asking.is_file() and asking.suffix.lower() not in known:
+        raise FileFormatError(
+            f"{asking}: neither a cloud or mesh ({' '.join(SHAPE_SUFFIXES)}) nor a picture "
+            f"({' '.join(PICTURE_SUFFIXES)}); save it in one of these formats"
+        )
     with VectorStore(index) as store:
         about = store.about
         picture = asking.suffix.lower() in PICTURE_SUFFIXES

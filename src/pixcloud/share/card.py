@@ -18,6 +18,7 @@ import yaml
 from pixcloud._version import __version__
 from pixcloud.config import PretrainConfig, from_dict
 from pixcloud.config_files import VOLATILE
+from pixcloud.encoders.code import is_code
 from pixcloud.evaluate.results import SYNTHETIC, ResultRow
 from pixcloud.report.provenance import command
 from pixcloud.report.record import RunRecord
@@ -158,6 +159,10 @@ def _what(facts: CardFacts) -> str:
 
 def _use(facts: CardFacts) -> str:
     lines = ["import numpy as np, pixcloud", ""]
+    code = str(facts.model.encoder.spec["name"])
+    if is_code(code):  # somebody's own class, which the repository does not hold
+        where = f"PATH/{code}" if ".py:" in code else code
+        lines += [f'pixcloud.import_encoder("{where}")  # its code, which is not here']
     if facts.model.kind == "classifier":
         lines += [
             f'classifier = pixcloud.from_pretrained("{facts.repo_id}")  # or owner/name@commit'
