@@ -146,7 +146,7 @@ def test_what_cannot_be_fine_tuned_is_told_before_any_work(tmp_path: Path) -> No
     only = TRAIN.labels == 0
     one = dataclasses.replace(TRAIN, points=TRAIN.points[only], labels=TRAIN.labels[only])
     refused(DataError, "needs at least two classes", train=one, test=dataclasses.replace(one))
-    refused(DataError, "48 points but num_points is 1024", settings=FinetuneSettings())
+    refused(DataError, "48 points but finetune.num_points is 1024", settings=FinetuneSettings())
     several = dataclasses.replace(SETTINGS, fractions=(0.1, 1.0))
     refused(ConfigError, "give a single fraction", settings=several, save=str(tmp_path / "c"))
     (tmp_path / "mine.txt").write_text("keep me")

@@ -269,6 +269,7 @@ def test_fine_tuned_models(kind: str, tmp_path: Path) -> None:
 
 def test_the_card_of_an_own_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its lines load it, once they say where its code is, which is not in the repository."""
+    monkeypatch.setattr(encoders, "ENCODERS", dict(encoders.ENCODERS))  # forgotten at the end
     example = Path(__file__).resolve().parents[2] / "examples" / "own_encoder.py"
     name = pixcloud.import_encoder(f"{example}:DeepSets")
     save_encoder(tmp_path / "e", build_encoder(name))
@@ -279,7 +280,7 @@ def test_the_card_of_an_own_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert 'pixcloud.import_encoder("PATH/own_encoder.py:DeepSets")' in program[1]
     assert not [path for path in (tmp_path / "hub").iterdir() if path.suffix == ".py"]
     names: dict[str, Any] = {}
-    monkeypatch.delitem(encoders.ENCODERS, name)
+    del encoders.ENCODERS[name]
     lines = program[1].replace("me/e", str(tmp_path / "hub"))
     exec(lines.replace("PATH", str(example.parent)), names)
     assert len(names["features"]) == 8
