@@ -121,6 +121,7 @@ def test_of_a_run_that_was_cut_short(
         )
         code, _, err = retrieve(*words, "--retrieve.num_points", 32, capsys=capsys)
         assert code == 0, err
+        assert ("the newest checkpoint serves" in err) == (folder == cut)
         rows[folder] = read_rows(tmp_path / f"{folder.name}.jsonl")
     assert [row.metric for row in rows[cut]] == [row.metric for row in rows[held_run]]
     assert [row.value for row in rows[cut]] == [row.value for row in rows[held_run]]

@@ -95,9 +95,10 @@ def _clouds(config: RetrieveConfig, model: CrossModal | None) -> list[ResultRow]
 
     try:
         encoder = load_encoder(config.encoder)
-    except WeightsError:
+    except WeightsError as error:
         if model is None:
             raise
+        _say(f"between clouds, too, the newest checkpoint serves: {error}")
         encoder = model.point_encoder
     if torch.cuda.is_available():
         encoder = encoder.cuda()
