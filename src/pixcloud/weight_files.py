@@ -123,7 +123,7 @@ def _check_values(source: dict[str, torch.Tensor], path: Path) -> None:
             f"{path}: these are no real numbers ({kind}): {some(others)}; save the weights as "
             "float16, float32 or float64"
         )
-    if bad := [key for key, value in values.items() if not value.float().isfinite().all()]:
+    if bad := [key for key, value in values.items() if not value.double().isfinite().all()]:
         raise WeightsError(
             f"{path}: these hold NaN or infinity: {some(bad)}; the training had diverged, take an "
             "earlier checkpoint"
